@@ -1,0 +1,148 @@
+//! Time as an argument: the machine's clock, or one that a test (or the sandbox hospital's control address) moves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// An instant of UTC, in whole milliseconds since 1970. On the wire always `2026-11-02T08:12:45.000Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From milliseconds since 1970.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// From whole seconds since 1970, as JWT claims carry them.
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// Milliseconds since 1970.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since 1970, rounded down.
+    pub const fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// Reads an RFC 3339 date-time (`2026-11-02T08:00:00Z`, any offset), or a bare date, meant as midnight UTC.
+    pub fn parse(text: &str) -> Option<Self> {
+        let instant = if text.len() == 10 {
+            format!("{text}T00:00:00Z").parse::<jiff::Timestamp>()
+        } else {
+            text.parse::<jiff::Timestamp>()
+        };
+        instant.ok().map(|instant| Self(instant.as_millisecond()))
+    }
+
+    /// This instant plus `span`.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis_of(span)))
+    }
+
+    /// This instant minus `span`.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis_of(span)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+fn millis_of(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(instant) => write!(out, "{instant:.3}"),
+            Err(_) => write!(out, "{}ms", self.0),
+        }
+    }
+}
+
+/// A source of "now". Clones share one time.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    base: Base,
+    shift_millis: Arc<AtomicI64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Base {
+    Machine,
+    Fixed(i64),
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn machine() -> Self {
+        Self { base: Base::Machine, shift_millis: Arc::default() }
+    }
+
+    /// Stands at `start` until [`Clock::advance`] moves it.
+    pub fn manual(start: Timestamp) -> Self {
+        Self { base: Base::Fixed(start.0), shift_millis: Arc::default() }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        let base = match self.base {
+            Base::Fixed(millis) => millis,
+            Base::Machine => machine_millis(),
+        };
+        Timestamp(base.saturating_add(self.shift_millis.load(Ordering::Relaxed)))
+    }
+
+    /// Moves this clock, and every clone of it, forward.
+    pub fn advance(&self, span: Duration) {
+        self.shift_millis.fetch_add(millis_of(span), Ordering::Relaxed);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
+fn machine_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_have_the_form_of_the_wire_contract() {
+        let stamp = Timestamp::parse("2026-11-02T08:12:45Z").expect("a date-time");
+        assert_eq!(stamp.to_string(), "2026-11-02T08:12:45.000Z");
+        assert_eq!(
+            Timestamp::parse("2026-11-02").map(|date| date.to_string()).as_deref(),
+            Some("2026-11-02T00:00:00.000Z")
+        );
+        assert_eq!(
+            Timestamp::parse("2026-11-02T09:12:45.5+01:00"),
+            Some(stamp.after(Duration::from_millis(500)))
+        );
+        assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told_and_for_all_its_clones() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_000));
+        let clone = clock.clone();
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(clone.now(), Timestamp::from_seconds(1_005));
+    }
+}

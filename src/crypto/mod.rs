@@ -1,0 +1,34 @@
+//! All cryptography, and the only user of ring: random bytes, digests, sealing, key pairs, JWS and JWK.
+//! Knows nothing of HTTP or of the store.
+
+mod digest;
+mod jwk;
+mod jws;
+mod keypair;
+mod random;
+mod seal;
+
+pub use digest::{constant_time_eq, hmac_sha256, sha256};
+pub use jwk::{Jwk, Jwks};
+pub use jws::{Algorithm, Jws, JwsError, sign_jws};
+pub use keypair::{KeyError, KeyPair, KeyType, PrivateKeyDer};
+pub use random::Random;
+pub use seal::{OpenError, SealingKey};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Base64url without padding (RFC 4648 section 5), the spelling of every JOSE member.
+pub fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The inverse of [`base64url`]; `None` for anything else, padding included.
+pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// Standard base64 with padding, as HTTP Basic and FHIR `base64Binary` use it.
+pub fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

@@ -1,0 +1,9 @@
+//! Chartgate: a SMART on FHIR gateway in one binary. `src/ARCHITECTURE.md` is the map.
+
+pub mod body;
+pub mod clock;
+pub mod crypto;
+pub mod id;
+pub mod secret;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,2 @@
+//! The `chartgate` program.
+fn main() {}
