@@ -2,8 +2,11 @@
 
 pub mod body;
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod id;
+pub mod outbound;
 pub mod secret;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;

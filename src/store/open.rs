@@ -1,0 +1,191 @@
+//! Opening: finding out whether this file is ours, undamaged, not newer than we are, and ours to unlock.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError};
+use zeroize::Zeroizing;
+
+use crate::crypto::{Random, SealingKey, from_base64url};
+use crate::store::migrate::{self, SCHEMA, STEPS, Step};
+use crate::store::vault::Vault;
+use crate::store::{Store, StoreError};
+
+/// The key that unlocks a store: 32 bytes, kept outside the data directory.
+#[derive(Clone)]
+pub struct MasterKey(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for MasterKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("MasterKey(«secret»)")
+    }
+}
+
+impl MasterKey {
+    /// A new key.
+    pub fn generate(random: &Random) -> Self {
+        Self(Zeroizing::new(random.bytes()))
+    }
+
+    /// Reads the text form: 43 characters of base64url, blanks around it ignored.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = Zeroizing::new(from_base64url(text.trim())?);
+        bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    /// The text form, for the file that `init` writes.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(crate::crypto::base64url(&*self.0))
+    }
+}
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The file.
+    pub path: PathBuf,
+    /// The key that unlocks it.
+    pub master_key: MasterKey,
+    /// Bytes of cache; redb's own default of 1 GiB would break every promise about memory.
+    pub cache_bytes: usize,
+    /// Make the file when there is none.
+    pub create: bool,
+}
+
+/// Why a store was not opened. Nothing in the file has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no file, and none was to be made.
+    #[error("there is no store at `{}`; run `chartgate init`, or check `data_dir`", .0.display())]
+    Missing(PathBuf),
+    /// The file system refused.
+    #[error("the store `{}` cannot be opened ({cause}); check that the directory exists and who owns it", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::ErrorKind,
+    },
+    /// Another process has it.
+    #[error("another chartgate process is using the store `{}`; stop it first, or talk to it", .0.display())]
+    InUse(PathBuf),
+    /// Not a store, or a broken one.
+    #[error(
+        "the file `{}` is not a readable store ({what}); nothing was changed; restore a backup, or move the file away",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What did not fit.
+        what: String,
+    },
+    /// Written by a later version.
+    #[error(
+        "the store was written by a newer chartgate (format {found}, this program knows up to {SCHEMA}); \
+         nothing was changed; run the newer program"
+    )]
+    Newer {
+        /// The format of the file.
+        found: u32,
+    },
+    /// Another master key.
+    #[error(
+        "the master key does not open this store; nothing was changed; check `master_key` and whether it was rotated"
+    )]
+    WrongMasterKey,
+    /// Reading or writing failed on the way.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Opens the store, or makes it when `create` is set.
+    pub fn open(opening: &Opening, random: Random) -> Result<Self, OpenError> {
+        open_with(opening, random, SCHEMA, STEPS)
+    }
+}
+
+/// [`Store::open`] with other steps than the real ones, so that tests can age a store.
+pub(super) fn open_with(
+    opening: &Opening,
+    random: Random,
+    schema: u32,
+    steps: &[Step],
+) -> Result<Store, OpenError> {
+    let path = &opening.path;
+    let (file, fresh) = open_file(opening)?;
+    let mut database = open_database(opening, file)?;
+    let master = SealingKey::new(&opening.master_key.0);
+    let vault = match migrate::read_meta(&database)? {
+        Some(meta) if meta.schema > schema => return Err(OpenError::Newer { found: meta.schema }),
+        Some(meta) => {
+            let vault =
+                Vault::unlock(&master, &meta.keyring, random).map_err(|_| OpenError::WrongMasterKey)?;
+            if meta.schema < schema {
+                // redb must not have the file open while it is copied.
+                drop(database);
+                copy_before_migration(path, meta.schema)?;
+                let (file, _) = open_file(opening)?;
+                database = open_database(opening, file)?;
+                migrate::migrate(&database, &vault, meta.schema, steps)?;
+            }
+            vault
+        }
+        // A file that we did not just make but that holds nothing is a lost store, not a new one.
+        None if !fresh => return Err(damaged(path, "it is empty")),
+        None => {
+            let (vault, keyring) = Vault::create(&master, random);
+            migrate::write_meta(&database, schema, &keyring)?;
+            vault
+        }
+    };
+    Ok(Store::new(database, vault, path.clone())?)
+}
+
+fn open_file(opening: &Opening) -> Result<(File, bool), OpenError> {
+    let path = &opening.path;
+    let refused = |error: &std::io::Error| OpenError::Refused { path: path.clone(), cause: error.kind() };
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => Ok((file, false)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if !opening.create {
+                return Err(OpenError::Missing(path.clone()));
+            }
+            let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+            made.map(|file| (file, true)).map_err(|error| refused(&error))
+        }
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+fn open_database(opening: &Opening, file: File) -> Result<Database, OpenError> {
+    let path = &opening.path;
+    // redb checks what it reads, but a hostile file may still trip an assertion inside it: that is damage, not a crash.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let backend = FileBackend::new(file)?;
+        Database::builder().set_cache_size(opening.cache_bytes).create_with_backend(backend)
+    }));
+    match opened {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(OpenError::InUse(path.clone())),
+        Ok(Err(error)) => Err(damaged(path, &error.to_string())),
+        Err(_) => Err(damaged(path, "its structure does not hold together")),
+    }
+}
+
+fn damaged(path: &Path, what: &str) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), what: what.to_owned() }
+}
+
+fn copy_before_migration(path: &Path, from: u32) -> Result<(), OpenError> {
+    let copy = path.with_extension(format!("before-format-{}.redb", from + 1));
+    let partial = path.with_extension("copying");
+    let copied = std::fs::copy(path, &partial)
+        .and_then(|_| File::open(&partial)?.sync_all())
+        .and_then(|()| std::fs::rename(&partial, &copy));
+    copied.map_err(|error| OpenError::Refused { path: copy, cause: error.kind() })
+}
