@@ -1,0 +1,133 @@
+//! The platform API: wire structs and handlers. Knows no HTML.
+//!
+//! Success is always status 200, creates and deletes included; errors always have the six-key envelope; another
+//! workspace's objects are 404.
+
+mod cursor;
+mod input;
+mod patients;
+mod records;
+mod sessions;
+mod sources;
+mod wire;
+
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::clock::Clock;
+use crate::config::PublicUrl;
+use crate::directory::Directory;
+use crate::grants::Grants;
+use crate::http::{Answer, Problem, ProblemKind, Route};
+use crate::records::Records;
+use crate::store::Store;
+use crate::workspaces::{ApiKeys, Caller, KeyRefusal, Patients, Sessions};
+
+pub use input::Query;
+pub use wire::API_VERSION;
+
+/// What the handlers use.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The store, for reads that span rooms.
+    pub store: Store,
+    /// Now.
+    pub clock: Clock,
+    /// Who may call.
+    pub api_keys: ApiKeys,
+    /// Patients.
+    pub patients: Patients,
+    /// Their journeys.
+    pub sessions: Sessions,
+    /// Where to connect.
+    pub directory: Directory,
+    /// Connections.
+    pub grants: Grants,
+    /// What was read.
+    pub records: Records,
+    /// Our own address, for links.
+    pub public_url: PublicUrl,
+    /// How long a session lives when the caller does not say.
+    pub session_lifetime: std::time::Duration,
+}
+
+/// A request that passed the guard.
+#[derive(Debug)]
+pub struct ApiRequest {
+    /// Who calls.
+    pub caller: Caller,
+    /// The method.
+    pub method: Method,
+    /// The query's parameters.
+    pub query: Query,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Api {
+    /// Who calls, before anything of the body is looked at.
+    pub async fn guard(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let header = headers.get(AUTHORIZATION).ok_or_else(|| {
+            Problem::new(ProblemKind::MissingApiKey, "Send your API key as `Authorization: Bearer mb_sk_…`.")
+        })?;
+        let unknown = || Problem::new(ProblemKind::InvalidApiKey, "The API key is not known here, or it was revoked.");
+        let key = header.to_str().ok().and_then(bearer).ok_or_else(unknown)?;
+        let caller = self.api_keys.authenticate(key).await.map_err(|refusal| match refusal {
+            KeyRefusal::Unknown => unknown(),
+            KeyRefusal::Expired => Problem::new(ProblemKind::ExpiredApiKey, "The API key has expired; make a new one."),
+            KeyRefusal::Store(error) => error.into(),
+        })?;
+        match headers.get("version").map(hyper::header::HeaderValue::as_bytes) {
+            Some(version) if version != API_VERSION.as_bytes() => Err(Problem::new(
+                ProblemKind::UnsupportedApiVersion,
+                format!("This server speaks version {API_VERSION}."),
+            )
+            .about("Version")),
+            _ => Ok(caller),
+        }
+    }
+
+    /// Answers one of the API's routes.
+    pub async fn handle(&self, route: Route, request: ApiRequest) -> Result<Answer, Problem> {
+        match (route, &request.method) {
+            (Route::Patients, &Method::POST) => patients::create(self, &request).await,
+            (Route::Patients, _) => patients::list(self, &request).await,
+            (Route::Patient(id), &Method::PUT) => patients::replace(self, &request, &id).await,
+            (Route::Patient(id), &Method::DELETE) => patients::delete(self, &request, &id).await,
+            (Route::Patient(id), _) => patients::retrieve(self, &request, &id).await,
+            (Route::PatientConnection(id, connection), _) => {
+                patients::disconnect(self, &request, &id, &connection).await
+            }
+            (Route::SessionsOfPatient(id), _) => sessions::list(self, &request, &id).await,
+            (Route::Records(id), _) => records::page(self, &request, &id).await,
+            (Route::Sources, _) => sources::list(self, &request),
+            (Route::Source(id), _) => sources::retrieve(self, &request, &id),
+            (Route::Sessions, _) => sessions::create(self, &request).await,
+            (Route::Session(id), _) => sessions::retrieve(self, &request, &id).await,
+            (Route::LaunchContext(_), _) => Err(Problem::not_found("This launch context")),
+            (
+                Route::Home | Route::Health | Route::Asset(_) | Route::Jwks | Route::Callback | Route::Connect(..),
+                _,
+            ) => Err(Problem::not_found("This address")),
+        }
+    }
+
+    /// `GET /health`: the process answers and its store takes writes.
+    pub fn health(&self) -> Answer {
+        let ok = self.store.is_writable();
+        let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        Answer::json(status, &json!({ "ok": ok, "server_time": self.clock.now().to_string() }))
+    }
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, key) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
+fn ok(value: &impl Serialize) -> Answer {
+    Answer::json(StatusCode::OK, value)
+}

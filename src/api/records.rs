@@ -1,0 +1,59 @@
+//! A patient's records.
+
+use crate::api::wire::{WireRecord, WireRecords};
+use crate::api::{Api, ApiRequest, ok, patients};
+use crate::clock::Timestamp;
+use crate::http::{Answer, Problem};
+use crate::records::{CursorError, PageQuery, Position};
+
+/// `GET /patients/{id}/records`: its page size is `count`, and it has cursors both ways.
+pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
+    let query = &request.query;
+    let count = query.page_size("count", 100)?;
+    let types = types(query.get("type"))?;
+    let since = match query.get("since") {
+        None => None,
+        Some(text) => Some(Timestamp::parse(text).ok_or_else(|| {
+            Problem::invalid("since", "`since` must be a date or a date-time, such as 2026-11-02T08:00:00Z.")
+        })?),
+    };
+    let (param, position) = match (query.get("starting_after"), query.get("ending_before")) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::invalid("ending_before", "`starting_after` and `ending_before` exclude each other."));
+        }
+        (Some(cursor), None) => ("starting_after", Position::After(cursor.to_owned())),
+        (None, Some(cursor)) => ("ending_before", Position::Before(cursor.to_owned())),
+        (None, None) => ("starting_after", Position::First),
+    };
+    let patient = patients::known(api, request, id).await?;
+    let found = api.records.page(&patient, PageQuery { types, since, position, count }).await;
+    let page = found.map_err(|error| match error {
+        CursorError::Unknown => Problem::invalid(
+            param,
+            format!("`{param}` is no cursor of this list, is older than seven days, or was given with other filters."),
+        ),
+        CursorError::Store(error) => error.into(),
+    })?;
+    let data = page.records.into_iter().map(|record| WireRecord {
+        source: record.source.map(|source| source.to_string()),
+        resource: record.resource,
+    });
+    Ok(ok(&WireRecords::new(patient.patient_id, data.collect(), page.next, page.previous)))
+}
+
+/// Comma-separated FHIR resource types, in one order, so that the same list spelled differently is the same filter.
+fn types(text: Option<&str>) -> Result<Vec<String>, Problem> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let mut types: Vec<String> = text.split(',').map(str::trim).map(str::to_owned).collect();
+    let good = |name: &String| {
+        name.starts_with(|first: char| first.is_ascii_uppercase())
+            && name.len() <= 64
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    if !types.iter().all(good) {
+        return Err(Problem::invalid("type", "`type` must be FHIR resource types, such as Observation,Condition."));
+    }
+    types.sort();
+    types.dedup();
+    Ok(types)
+}

@@ -1,0 +1,245 @@
+//! The shapes of the platform contract, version 2026-04-25: names, order and nullability as there. Every nullable field
+//! is always present.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value as Json};
+
+use crate::clock::Timestamp;
+use crate::directory::Source;
+use crate::grants::{Connection, ConnectionStatus};
+use crate::smart::FailureCode;
+use crate::workspaces::{Patient, PatientSession, SessionMode, SessionStatus};
+
+/// The version of the contract that is spoken here.
+pub const API_VERSION: &str = "2026-04-25";
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub struct ListPage<T> {
+    resource_type: &'static str,
+    data: Vec<T>,
+    has_more: bool,
+    next_cursor: Option<String>,
+}
+
+impl<T> ListPage<T> {
+    /// `next_cursor` is there exactly when something follows.
+    pub fn new(data: Vec<T>, next_cursor: Option<String>) -> Self {
+        Self { resource_type: "list", data, has_more: next_cursor.is_some(), next_cursor }
+    }
+}
+
+/// `patient`
+#[derive(Debug, Serialize)]
+pub struct WirePatient {
+    id: String,
+    resource_type: &'static str,
+    email: Option<String>,
+    name: Option<String>,
+    metadata: Map<String, Json>,
+    created_at: String,
+}
+
+impl From<Patient> for WirePatient {
+    fn from(patient: Patient) -> Self {
+        Self {
+            id: patient.patient_id,
+            resource_type: "patient",
+            email: patient.email,
+            name: patient.name,
+            metadata: patient.metadata,
+            created_at: patient.created_at.to_string(),
+        }
+    }
+}
+
+/// `patient` with its connections: `GET /patients/{id}` only.
+#[derive(Debug, Serialize)]
+pub struct WirePatientDetail {
+    #[serde(flatten)]
+    patient: WirePatient,
+    connections: Vec<WireConnection>,
+}
+
+impl WirePatientDetail {
+    /// Connections newest first, failed attempts included.
+    pub fn new(patient: Patient, connections: Vec<Connection>) -> Self {
+        Self { patient: patient.into(), connections: connections.into_iter().map(WireConnection::from).collect() }
+    }
+}
+
+/// `connection`: the large shape, on a patient.
+#[derive(Debug, Serialize)]
+pub struct WireConnection {
+    id: String,
+    resource_type: &'static str,
+    patient_session_id: Option<String>,
+    connection_id: String,
+    status: ConnectionStatus,
+    scopes: Vec<String>,
+    failure_code: Option<FailureCode>,
+    failure_at: Option<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+impl From<Connection> for WireConnection {
+    fn from(connection: Connection) -> Self {
+        Self {
+            id: connection.id.to_string(),
+            resource_type: "connection",
+            patient_session_id: connection.session.map(|session| session.to_string()),
+            connection_id: connection.source.to_string(),
+            status: connection.status,
+            scopes: connection.scopes,
+            failure_code: connection.failure_code,
+            failure_at: connection.failure_at.map(|at| at.to_string()),
+            created_at: connection.created_at.to_string(),
+            updated_at: connection.updated_at.to_string(),
+        }
+    }
+}
+
+/// An attempt in a session: the small shape.
+#[derive(Debug, Serialize)]
+pub struct WireAttempt {
+    id: Option<String>,
+    connection_id: String,
+    status: ConnectionStatus,
+    failure_code: Option<FailureCode>,
+    failure_at: Option<String>,
+    created_at: String,
+}
+
+impl WireAttempt {
+    /// A failed attempt has no connection id here.
+    pub fn new(connection: &Connection, at: Timestamp) -> Self {
+        let failed = connection.status == ConnectionStatus::Failed;
+        Self {
+            id: (!failed).then(|| connection.id.to_string()),
+            connection_id: connection.source.to_string(),
+            status: connection.status,
+            failure_code: connection.failure_code,
+            failure_at: connection.failure_at.map(|at| at.to_string()),
+            created_at: at.to_string(),
+        }
+    }
+}
+
+/// `patient_session`
+#[derive(Debug, Serialize)]
+pub struct WireSession {
+    id: String,
+    resource_type: &'static str,
+    status: SessionStatus,
+    url: String,
+    patient_id: String,
+    connection_id: Option<String>,
+    recommended_connection_ids: Option<Vec<String>>,
+    return_url: String,
+    return_button_label: Option<String>,
+    connections: Vec<WireAttempt>,
+    expires_at: String,
+    created_at: String,
+    metadata: Map<String, Json>,
+}
+
+impl WireSession {
+    /// A session as it is now.
+    pub fn new(session: PatientSession, url: String, attempts: Vec<WireAttempt>, now: Timestamp) -> Self {
+        let status = session.status(now);
+        let (connection_id, recommended) = match session.mode {
+            SessionMode::Direct(source) => (Some(source.to_string()), None),
+            SessionMode::Picker(sources) => (None, Some(sources.iter().map(ToString::to_string).collect())),
+        };
+        Self {
+            id: session.id.to_string(),
+            resource_type: "patient_session",
+            status,
+            url,
+            patient_id: session.patient_id,
+            connection_id,
+            recommended_connection_ids: recommended,
+            return_url: session.return_url,
+            return_button_label: session.return_button_label,
+            connections: attempts,
+            expires_at: session.expires_at.to_string(),
+            created_at: session.created_at.to_string(),
+            metadata: session.metadata,
+        }
+    }
+}
+
+/// `fhir_source`
+#[derive(Debug, Serialize)]
+pub struct WireSource {
+    id: String,
+    resource_type: &'static str,
+    name: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    fhir_base_url: String,
+    logo_url: Option<String>,
+    portal_url: Option<String>,
+}
+
+impl From<&Source> for WireSource {
+    fn from(source: &Source) -> Self {
+        // The contract names vendors, not our profiles: `cerner-provider` is `cerner` there, and unknown is null.
+        let kind = match source.vendor.as_str() {
+            "generic" => None,
+            "cerner-provider" => Some("cerner".to_owned()),
+            "athenahealth" => Some("athena".to_owned()),
+            vendor => Some(vendor.to_owned()),
+        };
+        Self {
+            id: source.id.to_string(),
+            resource_type: "fhir_source",
+            name: source.name.clone(),
+            kind,
+            fhir_base_url: source.base.to_string(),
+            logo_url: source.logo_url.clone(),
+            portal_url: source.portal_url.clone(),
+        }
+    }
+}
+
+impl WireSource {
+    /// Whether the wire calls its vendor this.
+    pub fn is_kind(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+}
+
+/// One record: the FHIR resource as it came, and where from.
+#[derive(Debug, Serialize)]
+pub struct WireRecord {
+    /// `fhirsrc_…`
+    pub source: Option<String>,
+    /// The resource's own text, so that numbers keep theirs.
+    pub resource: Box<RawValue>,
+}
+
+/// A page of records.
+#[derive(Debug, Serialize)]
+pub struct WireRecords {
+    resource_type: &'static str,
+    patient_id: String,
+    data: Vec<WireRecord>,
+    has_more: bool,
+    next_cursor: Option<String>,
+    previous_cursor: Option<String>,
+}
+
+impl WireRecords {
+    /// Cursors are there exactly when something lies in their direction.
+    pub fn new(
+        patient_id: String,
+        data: Vec<WireRecord>,
+        next_cursor: Option<String>,
+        previous_cursor: Option<String>,
+    ) -> Self {
+        Self { resource_type: "list", patient_id, data, has_more: next_cursor.is_some(), next_cursor, previous_cursor }
+    }
+}

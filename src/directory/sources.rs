@@ -1,0 +1,101 @@
+//! A source: one FHIR base URL we can connect to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::config::Environment;
+use crate::directory::EhrClient;
+use crate::id::{EhrClientId, SourceId};
+use crate::smart::FhirBaseUrl;
+use crate::store::{Table, json_value};
+
+/// Sources by id.
+pub(super) const SOURCES: Table<Source> = Table::new("sources.v1");
+
+/// One FHIR base URL we can connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its id; the wire contract calls it `connection_id`.
+    pub id: SourceId,
+    /// Live or sandbox.
+    pub environment: Environment,
+    /// What patients call the place.
+    pub name: String,
+    /// Where its records are; also the `aud` of a launch.
+    pub base: FhirBaseUrl,
+    /// The vendor profile.
+    pub vendor: String,
+    /// Our registration there.
+    pub ehr_client: EhrClientId,
+    /// Town.
+    pub city: Option<String>,
+    /// State.
+    pub state: Option<String>,
+    /// Picture to show, https only.
+    pub logo_url: Option<String>,
+    /// The patient portal's address.
+    pub portal_url: Option<String>,
+    /// Where this source departs from its vendor's profile.
+    #[serde(default)]
+    pub overrides: Overrides,
+    /// When it was added.
+    pub created_at: Timestamp,
+}
+json_value!(Source);
+
+/// Where one source departs from discovery and from its vendor's profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// Instead of the discovered authorization endpoint.
+    pub authorize_url: Option<String>,
+    /// Instead of the discovered token endpoint.
+    pub token_url: Option<String>,
+    /// Instead of the token endpoint as `aud` of our assertion.
+    pub assertion_audience: Option<String>,
+    /// Whether `client_id` goes beside an assertion.
+    pub send_client_id: Option<bool>,
+    /// Whether `aud` is sent in the authorization request.
+    pub send_aud: Option<bool>,
+}
+
+/// A source to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSource {
+    /// Live or sandbox.
+    pub environment: Environment,
+    /// What patients call the place.
+    pub name: String,
+    /// Where its records are.
+    pub base: FhirBaseUrl,
+    /// Our registration there, by name.
+    pub ehr_client: String,
+    /// Town.
+    pub city: Option<String>,
+    /// State.
+    pub state: Option<String>,
+    /// Picture to show.
+    pub logo_url: Option<String>,
+    /// The patient portal's address.
+    pub portal_url: Option<String>,
+    /// Departures from the profile.
+    pub overrides: Overrides,
+}
+
+impl Source {
+    pub(super) fn from_new(id: SourceId, created_at: Timestamp, client: &EhrClient, new: NewSource) -> Self {
+        Self {
+            id,
+            environment: new.environment,
+            name: new.name,
+            base: new.base,
+            vendor: client.vendor.clone(),
+            ehr_client: client.id,
+            city: new.city,
+            state: new.state,
+            logo_url: new.logo_url,
+            portal_url: new.portal_url,
+            overrides: new.overrides,
+            created_at,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Connections: one patient's link to one source, whatever became of it. A failed attempt is kept as one, too.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::id::{
+    ConnectionId, EhrClientId, Id as _, PatientKey, PatientSessionId, ReferenceCode, SourceId, WorkspaceId,
+};
+use crate::smart::FailureCode;
+use crate::store::{Change, Range, Reader, StoreError, Table, json_value};
+use crate::workspaces::SESSION_ATTEMPTS;
+
+const CONNECTIONS: Table<Connection> = Table::new("connections.v1");
+const CONNECTIONS_BY_PATIENT: Table<()> = Table::new("connections_by_patient.v1");
+
+/// What a connection is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionStatus {
+    /// Authorized; data can flow.
+    Active,
+    /// The attempt did not succeed.
+    Failed,
+    /// Access ran out, and there was nothing to renew it with.
+    Expired,
+    /// The refresh token stopped working; the patient must sign in again.
+    RefreshFailed,
+    /// Access was given back.
+    Disconnected,
+}
+
+/// One patient's link to one source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Whose.
+    pub workspace: WorkspaceId,
+    /// Whose record.
+    pub patient: PatientKey,
+    /// Where the record is.
+    pub source: SourceId,
+    /// Our registration that was used.
+    pub ehr_client: EhrClientId,
+    /// The journey it came from.
+    pub session: Option<PatientSessionId>,
+    /// What it is good for.
+    pub status: ConnectionStatus,
+    /// The EHR's id of the patient whose record it is. Never another's: see the invariant on reconnecting.
+    pub ehr_patient: Option<String>,
+    /// What was asked for.
+    pub requested_scopes: Vec<String>,
+    /// What was agreed to.
+    pub scopes: Vec<String>,
+    /// Why it failed.
+    pub failure_code: Option<FailureCode>,
+    /// When it failed.
+    pub failure_at: Option<Timestamp>,
+    /// The code under which the failure can be looked up.
+    pub reference: Option<ReferenceCode>,
+    /// Since when it exists.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+json_value!(Connection);
+
+impl Connection {
+    /// Keeps the connection, as part of a write.
+    pub fn put(&self, change: &mut Change<'_>) {
+        change.put(CONNECTIONS, &self.id.to_bytes(), self);
+        change.put(CONNECTIONS_BY_PATIENT, &by_patient(self.patient, self.id), &());
+    }
+
+    /// Notes in a session that this connection was tried in it.
+    pub fn note_attempt(&self, change: &mut Change<'_>, session: PatientSessionId, at: Timestamp) {
+        change.put(SESSION_ATTEMPTS, &[session.to_bytes(), self.id.to_bytes()].concat(), &at);
+    }
+
+    /// The connection of this id.
+    pub fn find(reader: &impl Reader, id: ConnectionId) -> Result<Option<Self>, StoreError> {
+        reader.get(CONNECTIONS, &id.to_bytes())
+    }
+
+    /// All connections of a patient, failed ones included, newest first.
+    pub fn of_patient(reader: &impl Reader, patient: PatientKey) -> Result<Vec<Self>, StoreError> {
+        let prefix = patient.to_bytes();
+        let mut found = Vec::new();
+        for key in reader.keys(CONNECTIONS_BY_PATIENT, &Range::of(&prefix).descending())? {
+            found.extend(reader.get(CONNECTIONS, &key[16..])?);
+        }
+        Ok(found)
+    }
+
+    /// Forgets the connection, as part of its patient's erasure.
+    pub fn remove(&self, change: &mut Change<'_>) {
+        change.remove(CONNECTIONS, &self.id.to_bytes());
+        change.remove(CONNECTIONS_BY_PATIENT, &by_patient(self.patient, self.id));
+    }
+}
+
+fn by_patient(patient: PatientKey, connection: ConnectionId) -> Vec<u8> {
+    [patient.to_bytes(), connection.to_bytes()].concat()
+}

@@ -1,0 +1,159 @@
+//! The error a caller of the API receives, in the contract's six-key envelope.
+
+use std::error::Error;
+
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
+use serde_json::json;
+
+use crate::http::{Answer, RequestId};
+use crate::store::StoreError;
+
+/// Every error of the platform contract that can happen here: its type, code and status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// No `Authorization` header.
+    MissingApiKey,
+    /// Unknown or revoked key.
+    InvalidApiKey,
+    /// Key past its end.
+    ExpiredApiKey,
+    /// Unparsable, or a required field is missing.
+    BadRequest,
+    /// A value is not acceptable.
+    InvalidData,
+    /// `Version` names no version we speak.
+    UnsupportedApiVersion,
+    /// Body over its limit.
+    PayloadTooLarge,
+    /// Nothing of that name in this workspace.
+    NotFound,
+    /// The address does not know the method.
+    MethodNotAllowed,
+    /// A patient of that id exists.
+    ExternalIdExists,
+    /// The state of things does not allow it.
+    Conflict,
+    /// Too many requests; the number is `Retry-After` in seconds.
+    Throttled(u32),
+    /// Our own fault.
+    Internal,
+    /// The store does not work.
+    Database,
+}
+
+impl ProblemKind {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::MissingApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "missing_api_key"),
+            Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
+            Self::ExpiredApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "expired_api_key"),
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "invalid_request_error", "bad_request"),
+            Self::InvalidData => (StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_data"),
+            Self::UnsupportedApiVersion => {
+                (StatusCode::BAD_REQUEST, "invalid_request_error", "unsupported_api_version")
+            }
+            Self::PayloadTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "payload_too_large")
+            }
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found_error", "resource_not_found"),
+            // The contract has no code for it; a wrong method is a malformed request.
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "bad_request")
+            }
+            Self::ExternalIdExists => (StatusCode::CONFLICT, "conflict_error", "external_id_already_exists"),
+            Self::Conflict => (StatusCode::CONFLICT, "conflict_error", "resource_conflict"),
+            Self::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "throttled"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "api_error", "internal_error"),
+            Self::Database => (StatusCode::INTERNAL_SERVER_ERROR, "api_error", "db_error"),
+        }
+    }
+}
+
+/// An error on its way to a caller: what the caller reads, and apart from it the cause for the log.
+#[derive(Debug)]
+pub struct Problem {
+    /// Which of the contract's errors.
+    pub kind: ProblemKind,
+    message: String,
+    param: Option<String>,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Problem {
+    /// With the sentence for the caller. It must hold nothing that the caller did not send.
+    pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), param: None, cause: None }
+    }
+
+    /// Nothing of that name.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(ProblemKind::NotFound, format!("{what} was not found in your workspace."))
+    }
+
+    /// A value that is not acceptable, named.
+    pub fn invalid(param: &str, message: impl Into<String>) -> Self {
+        Self { param: Some(param.to_owned()), ..Self::new(ProblemKind::InvalidData, message) }
+    }
+
+    /// A required field that is missing, named.
+    pub fn missing(param: &str) -> Self {
+        let message = format!("`{param}` is required.");
+        Self { param: Some(param.to_owned()), ..Self::new(ProblemKind::BadRequest, message) }
+    }
+
+    /// Names the field or parameter it is about.
+    #[must_use]
+    pub fn about(mut self, param: &str) -> Self {
+        self.param = Some(param.to_owned());
+        self
+    }
+
+    /// Adds the cause, which only the log will hold.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// The cause's text for the log line, and the code.
+    pub fn log(&self) {
+        let (status, _, code) = self.kind.parts();
+        let cause = self.cause.as_ref().map(ToString::to_string);
+        if status.is_server_error() {
+            tracing::error!(code, cause, "request failed");
+        } else {
+            tracing::debug!(code, param = self.param, cause, "request refused");
+        }
+    }
+
+    /// The answer as the contract has it.
+    pub fn into_answer(self, request_id: &RequestId, doc_url: &str) -> Answer {
+        self.log();
+        let (status, kind, code) = self.kind.parts();
+        let body = json!({ "error": {
+            "type": kind,
+            "code": code,
+            "message": self.message,
+            "param": self.param,
+            "doc_url": doc_url,
+            "request_id": request_id.as_str(),
+        }});
+        let mut answer = Answer::json(status, &body);
+        if let ProblemKind::Throttled(seconds) = self.kind {
+            // Whole seconds, at least one: the SDK reads an integer only.
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        answer
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::new(
+            ProblemKind::Database,
+            "The store could not be read or written. The operator has been told in the log.",
+        )
+        .caused_by(error)
+    }
+}

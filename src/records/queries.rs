@@ -1,0 +1,238 @@
+//! Reading records back: pages in the order of change, both ways, by type and since a time.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::clock::Timestamp;
+use crate::crypto::{base64url, from_base64url};
+use crate::grants::Connection;
+use crate::id::{ConnectionId, Id as _, PatientKey, SourceId};
+use crate::records::stored::{RECORD_ORDER, RECORDS, order_key, position_of, raw};
+use crate::records::text::with_patient_id;
+use crate::records::Records;
+use crate::store::{Range, Reader, StoreError, Table, View, json_value};
+use crate::workspaces::Patient;
+
+/// Cursors by their own nine bytes: the contract's cursors have twelve characters, too few to carry a position.
+const CURSORS: Table<CursorRow> = Table::new("record_cursors.v1");
+/// How long a cursor is good, and a day more so that a repeated one need not be written again each time.
+const CURSOR_LIFE: Duration = Duration::from_secs(7 * 86_400);
+const CURSOR_SPARE: Duration = Duration::from_secs(86_400);
+/// The most order entries looked at for one page of a filtered list.
+const MOST_LOOKED_AT: usize = 200_000;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct CursorRow {
+    patient: PatientKey,
+    filter: String,
+    position: u64,
+    expires_at: Timestamp,
+}
+json_value!(CursorRow);
+
+/// Where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// At the beginning.
+    First,
+    /// After this cursor.
+    After(String),
+    /// Before this cursor.
+    Before(String),
+}
+
+/// Which records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageQuery {
+    /// Only these types; empty means all.
+    pub types: Vec<String>,
+    /// Only what the store noticed after this instant.
+    pub since: Option<Timestamp>,
+    /// Where to go on.
+    pub position: Position,
+    /// At most this many.
+    pub count: usize,
+}
+
+impl PageQuery {
+    fn filter(&self) -> String {
+        format!("{}|{:?}", self.types.join(","), self.since.map(Timestamp::millis))
+    }
+
+    fn wants(&self, resource_type: &str) -> bool {
+        self.types.is_empty() || self.types.iter().any(|wanted| wanted == resource_type)
+    }
+}
+
+/// One record of a page.
+#[derive(Debug)]
+pub struct PageRecord {
+    /// Where it came from.
+    pub source: Option<SourceId>,
+    /// Its text.
+    pub resource: Box<RawValue>,
+}
+
+/// A page of records, with the cursors in both directions where there is something.
+#[derive(Debug)]
+pub struct Page {
+    /// The records, in the order of change.
+    pub records: Vec<PageRecord>,
+    /// Goes on after this page.
+    pub next: Option<String>,
+    /// Goes back before this page.
+    pub previous: Option<String>,
+}
+
+/// Why a page could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CursorError {
+    /// Unknown, older than seven days, another patient's, or with other filters.
+    #[error("the cursor is unknown, older than seven days, or was given with other filters")]
+    Unknown,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+struct Found {
+    records: Vec<PageRecord>,
+    first: Option<u64>,
+    last: Option<u64>,
+    more_after: bool,
+    more_before: bool,
+}
+
+impl Records {
+    /// A page of a patient's records.
+    pub async fn page(&self, patient: &Patient, query: PageQuery) -> Result<Page, CursorError> {
+        let (key, now) = (patient.key, self.clock.now());
+        let patient_id = patient.patient_id.clone();
+        let filter = query.filter();
+        let found = self.store.read(move |view| read_page(view, key, &patient_id, &query, now)).await?;
+        let next = match found.last.filter(|_| found.more_after) {
+            Some(position) => Some(self.cursor(key, &filter, position, now).await?),
+            None => None,
+        };
+        let previous = match found.first.filter(|_| found.more_before) {
+            Some(position) => Some(self.cursor(key, &filter, position, now).await?),
+            None => None,
+        };
+        Ok(Page { records: found.records, next, previous })
+    }
+
+    /// The cursor for a position: the same one each time it is asked for, written only when it is new or ageing.
+    async fn cursor(&self, patient: PatientKey, filter: &str, position: u64, now: Timestamp) -> Result<String, StoreError> {
+        let digest = self.store.vault().digest(&[
+            b"record-cursor",
+            &patient.to_bytes(),
+            filter.as_bytes(),
+            &position.to_be_bytes(),
+        ]);
+        let id: [u8; 9] = digest[..9].try_into().expect("sixteen bytes have nine");
+        let known = self.store.read(move |view| view.get(CURSORS, &id)).await?;
+        if known.is_none_or(|row: CursorRow| row.expires_at < now.after(CURSOR_LIFE)) {
+            let expires_at = now.after(CURSOR_LIFE + CURSOR_SPARE);
+            let row = CursorRow { patient, filter: filter.to_owned(), position, expires_at };
+            self.store
+                .write(move |change| {
+                    change.put(CURSORS, &id, &row);
+                    Ok::<_, StoreError>(())
+                })
+                .await?;
+        }
+        Ok(base64url(&id))
+    }
+}
+
+fn read_page(
+    view: &View<'_>,
+    patient: PatientKey,
+    patient_id: &str,
+    query: &PageQuery,
+    now: Timestamp,
+) -> Result<Found, CursorError> {
+    let floor = query.since.map(|since| u64::try_from(since.millis()).unwrap_or(0).saturating_mul(1000) + 999);
+    let (backwards, at) = match &query.position {
+        Position::First => (false, None),
+        Position::After(cursor) => (false, Some(resolve(view, patient, query, cursor, now)?)),
+        Position::Before(cursor) => (true, Some(resolve(view, patient, query, cursor, now)?)),
+    };
+    let prefix = patient.to_bytes();
+    let start = if backwards { at } else { at.max(floor) };
+    let beyond = start.map(|position| order_key(patient, position));
+    let range = Range::of(&prefix).beyond(beyond).limit(MOST_LOOKED_AT);
+    let range = if backwards { range.descending() } else { range };
+
+    let mut hits = Vec::new();
+    let mut more = false;
+    view.each(RECORD_ORDER, &range, |key, entry| {
+        let Some(position) = position_of(key) else { return Ok(true) };
+        if backwards && floor.is_some_and(|floor| position <= floor) {
+            return Ok(false);
+        }
+        if query.wants(&entry.resource_type) {
+            if hits.len() == query.count {
+                more = true;
+                return Ok(false);
+            }
+            hits.push((position, entry.record));
+        }
+        Ok(true)
+    })?;
+    if backwards {
+        hits.reverse();
+    }
+    let (first, last) = (hits.first().map(|hit| hit.0), hits.last().map(|hit| hit.0));
+    let mut sources = Sources::default();
+    let mut records = Vec::with_capacity(hits.len());
+    for (_, key) in hits {
+        let Some(record) = view.get(RECORDS, &key)? else { continue };
+        let source = sources.of(view, &key)?;
+        let is_patient = record.resource_type == "Patient";
+        let Some(text) = raw(record.json) else { return Err(StoreError::Damaged("records.v1").into()) };
+        let resource = if is_patient { with_patient_id(&text, patient_id).unwrap_or(text) } else { text };
+        records.push(PageRecord { source, resource });
+    }
+    Ok(Found {
+        records,
+        first,
+        last,
+        more_after: if backwards { first.is_some() } else { more },
+        more_before: if backwards { more } else { at.is_some() && first.is_some() },
+    })
+}
+
+fn resolve(
+    view: &View<'_>,
+    patient: PatientKey,
+    query: &PageQuery,
+    cursor: &str,
+    now: Timestamp,
+) -> Result<u64, CursorError> {
+    let id: [u8; 9] =
+        from_base64url(cursor).and_then(|bytes| bytes.try_into().ok()).ok_or(CursorError::Unknown)?;
+    let row = view.get(CURSORS, &id)?.ok_or(CursorError::Unknown)?;
+    let good = row.patient == patient && row.filter == query.filter() && row.expires_at > now;
+    if good { Ok(row.position) } else { Err(CursorError::Unknown) }
+}
+
+/// Which source each connection of a page belongs to, looked up once.
+#[derive(Default)]
+struct Sources(Vec<(ConnectionId, Option<SourceId>)>);
+
+impl Sources {
+    fn of(&mut self, view: &View<'_>, record_key: &[u8; 32]) -> Result<Option<SourceId>, StoreError> {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&record_key[..16]);
+        let connection = ConnectionId::from_bytes(bytes);
+        if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == connection) {
+            return Ok(*source);
+        }
+        let source = Connection::find(view, connection)?.map(|found| found.source);
+        self.0.push((connection, source));
+        Ok(source)
+    }
+}

@@ -1,0 +1,153 @@
+//! How records are kept: the newest version of each resource, and one index that is both the order of changes and the
+//! answer to "changed since".
+
+use serde_json::value::RawValue;
+
+use crate::clock::Timestamp;
+use crate::crypto::sha256;
+use crate::id::{ConnectionId, Id as _, PatientKey};
+use crate::records::bundle::Incoming;
+use crate::store::{Change, Range, Reader, StoreError, Table, Value, Vault};
+
+/// Records under connection id and a digest of type and id.
+pub(super) const RECORDS: Table<StoredRecord> = Table::new("records.v1");
+/// Under patient and position: what changed, in the order in which the store noticed.
+pub(super) const RECORD_ORDER: Table<OrderEntry> = Table::new("record_order.v1");
+
+/// One FHIR resource as last read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// `resourceType`
+    pub resource_type: String,
+    /// The source's own id.
+    pub id: String,
+    /// When the store noticed this version: microseconds since 1970, unique and rising within a patient.
+    pub position: u64,
+    /// The first half of the SHA-256 of the text, to tell a change from a repetition.
+    pub digest: [u8; 16],
+    /// The resource's text.
+    pub json: String,
+}
+
+impl Value for StoredRecord {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.position.to_be_bytes());
+        out.extend_from_slice(&self.digest);
+        put_text(out, &self.resource_type);
+        put_text(out, &self.id);
+        out.extend_from_slice(self.json.as_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (position, rest) = bytes.split_at_checked(8)?;
+        let (digest, rest) = rest.split_at_checked(16)?;
+        let (resource_type, rest) = take_text(rest)?;
+        let (id, rest) = take_text(rest)?;
+        Some(Self {
+            resource_type,
+            id,
+            position: u64::from_be_bytes(position.try_into().ok()?),
+            digest: digest.try_into().ok()?,
+            json: String::from_utf8(rest.to_vec()).ok()?,
+        })
+    }
+}
+
+/// Where a position's record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OrderEntry {
+    pub(super) record: [u8; 32],
+    pub(super) resource_type: String,
+}
+
+impl Value for OrderEntry {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.record);
+        out.extend_from_slice(self.resource_type.as_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (record, kind) = bytes.split_at_checked(32)?;
+        Some(Self { record: record.try_into().ok()?, resource_type: String::from_utf8(kind.to_vec()).ok()? })
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    // Types and ids were bounded when they were read.
+    out.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take_text(bytes: &[u8]) -> Option<(String, &[u8])> {
+    let (length, rest) = bytes.split_at_checked(2)?;
+    let length = u16::from_be_bytes(length.try_into().ok()?);
+    let (text, rest) = rest.split_at_checked(usize::from(length))?;
+    Some((String::from_utf8(text.to_vec()).ok()?, rest))
+}
+
+/// Keeps a page of resources, as part of a write. An unchanged one is left as it is; a changed one gets a new position.
+/// Says how many were new or changed.
+pub(super) fn keep(
+    change: &mut Change<'_>,
+    patient: PatientKey,
+    connection: ConnectionId,
+    now: Timestamp,
+    incoming: Vec<Incoming>,
+) -> Result<usize, StoreError> {
+    let prefix = patient.to_bytes();
+    let last = change.keys(RECORD_ORDER, &Range::of(&prefix).descending().limit(1))?;
+    let last = last.first().and_then(|key| position_of(key)).unwrap_or(0);
+    // Positions are times, so that "since" is a range; two in one microsecond, or a clock set back, just count on.
+    let mut next = u64::try_from(now.millis()).unwrap_or(0).saturating_mul(1000).max(last + 1);
+    let mut kept = 0;
+    for resource in incoming {
+        let key = record_key(change.vault(), connection, &resource.resource_type, &resource.id);
+        let json = String::from(Box::<str>::from(resource.json));
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&sha256(json.as_bytes())[..16]);
+        if let Some(old) = change.get(RECORDS, &key)? {
+            if old.digest == digest {
+                continue;
+            }
+            change.remove(RECORD_ORDER, &order_key(patient, old.position));
+        }
+        let entry = OrderEntry { record: key, resource_type: resource.resource_type.clone() };
+        change.put(RECORD_ORDER, &order_key(patient, next), &entry);
+        let record =
+            StoredRecord { resource_type: resource.resource_type, id: resource.id, position: next, digest, json };
+        change.put(RECORDS, &key, &record);
+        next += 1;
+        kept += 1;
+    }
+    Ok(kept)
+}
+
+/// Removes all records of a patient, as part of the patient's erasure.
+pub fn erase(change: &mut Change<'_>, patient: PatientKey) -> Result<(), StoreError> {
+    let prefix = patient.to_bytes();
+    for (key, entry) in change.rows(RECORD_ORDER, &Range::of(&prefix))? {
+        change.remove(RECORDS, &entry.record);
+        change.remove(RECORD_ORDER, &key);
+    }
+    Ok(())
+}
+
+pub(super) fn order_key(patient: PatientKey, position: u64) -> Vec<u8> {
+    [patient.to_bytes().as_slice(), &position.to_be_bytes()].concat()
+}
+
+pub(super) fn position_of(order_key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(order_key.get(16..)?.try_into().ok()?))
+}
+
+fn record_key(vault: &Vault, connection: ConnectionId, resource_type: &str, id: &str) -> [u8; 32] {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(&connection.to_bytes());
+    key[16..].copy_from_slice(&vault.digest(&[b"record", resource_type.as_bytes(), id.as_bytes()]));
+    key
+}
+
+/// A record's text, ready to be put into an answer.
+pub(super) fn raw(json: String) -> Option<Box<RawValue>> {
+    RawValue::from_string(json).ok()
+}
