@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod id;
 pub mod secret;
