@@ -145,7 +145,9 @@ impl Merging {
                     match place {
                         Place::Variable(_) =>
                             format!("{PREFIX}{}__MY_NAME__KEY", example.to_ascii_uppercase()),
-                        _ => format!("{example}.my-name.key"),
+                        Place::Arguments | Place::Defaults | Place::File(_) | Place::Nowhere => {
+                            format!("{example}.my-name.key")
+                        }
                     }
                 ),
                 ..misplaced(key, place)
@@ -208,15 +210,16 @@ fn read_file(path: &Path, required: bool) -> Result<Option<String>, ConfigErrors
 
 /// What stands in the way of reading a file.
 pub(super) fn unreadable(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
-            "no such file"
-        }
-        io::ErrorKind::PermissionDenied => "a file this user may not read",
-        io::ErrorKind::IsADirectory => "a folder",
-        io::ErrorKind::InvalidData => "a file that is not UTF-8 text",
-        _ => "a file that cannot be read",
-    }
+    const KINDS: [(io::ErrorKind, &str); 6] = [
+        (io::ErrorKind::NotFound, "no such file"),
+        (io::ErrorKind::NotADirectory, "no such file"),
+        (io::ErrorKind::InvalidFilename, "no such file"),
+        (io::ErrorKind::PermissionDenied, "a file this user may not read"),
+        (io::ErrorKind::IsADirectory, "a folder"),
+        (io::ErrorKind::InvalidData, "a file that is not UTF-8 text"),
+    ];
+    let known = KINDS.iter().find(|(kind, _)| *kind == error.kind());
+    known.map_or("a file that cannot be read", |(_, meaning)| meaning)
 }
 
 fn parse_toml(text: &str, place: &Place) -> Result<Dict, ConfigErrors> {
@@ -235,23 +238,35 @@ fn parse_toml(text: &str, place: &Place) -> Result<Dict, ConfigErrors> {
 
 /// The parser's own message may quote the file, so only its kind is passed on.
 fn explain(message: &str) -> (&'static str, &'static str) {
-    if message.contains("duplicate key") || message.contains("attempted to extend") {
+    const KINDS: [(&str, &str, &str); 9] = [
+        // First, because this message contains a key, which may contain any of the others.
         (
+            "duplicate key",
             "a key or a section that was there before",
             "keep one of the two; a list entry has two pairs of brackets: [[source]]",
-        )
-    } else if message.contains("must be quoted") {
-        ("text without quotes", "put text in quotes: key = \"value\"")
-    } else if message.contains("invalid table header") {
-        ("a broken section header", "write [section], or [[section]] for an entry of a list")
-    } else if message.contains("string") || message.contains("escape") {
+        ),
+        ("attempted to extend", "a key below a key that has a value", "keep one of the two"),
+        ("expected `\"`", "text without quotes", "put text in quotes: key = \"value\""),
         (
-            "text that does not end, or with a stray backslash",
-            "write key = \"value\", and each backslash twice",
-        )
-    } else {
-        ("something that is not TOML", "write key = \"value\", one setting a line")
-    }
+            "invalid table header",
+            "a broken section header",
+            "write [section], or [[section]] for a list entry",
+        ),
+        (
+            "invalid escape",
+            "a backslash that means nothing",
+            "write each backslash twice, or the text in single quotes",
+        ),
+        ("string", "text that does not end", "put a quote at its end: key = \"value\""),
+        ("invalid array", "a list that does not end", "write key = [\"one\", \"two\"]"),
+        ("expected newline", "something after the value", "write one setting a line, and remarks after #"),
+        ("expected `.`, `=`", "a key without a value", "write key = \"value\""),
+    ];
+    let known = KINDS.iter().find(|(part, ..)| message.contains(part));
+    known.map_or(
+        ("something that is not TOML", "write key = \"value\", one setting a line"),
+        |(_, found, hint)| (found, hint),
+    )
 }
 
 /// Line and column of a byte, both from 1.
@@ -276,27 +291,32 @@ mod tests {
         for (text, place, found) in [
             ("a = 1\nb = MARKER\n", "line 2, column 5", "text without quotes"),
             ("a = \"MARKER\n", "line 1, column 12", "text that does not end"),
+            ("a = \"MARKER\\y\"\n", "line 1, column 14", "a backslash that means nothing"),
+            ("a = 1 MARKER\n", "line 1, column 7", "something after the value"),
+            ("a = [1,\nMARKER", "line 2, column 1", "a list that does not end"),
+            ("MARKER\n", "line 1, column 7", "a key without a value"),
             ("é = 1\n", "line 1, column 1", "something that is not TOML"),
             ("MARKER = 1\nMARKER = 2\n", "line 2, column 1", "a key or a section that was there before"),
             ("[MARKER]\n[MARKER]\n", "line 2, column 1", "a key or a section that was there before"),
+            ("MARKER = 1\nMARKER.b = 1\n", "line 2, column 1", "a key below a key that has a value"),
             ("[MARKER\n", "line 1, column 8", "a broken section header"),
         ] {
             let shown = fault(text);
-            assert!(shown.contains(&format!("config.toml, {place}, found {found}")), "{shown}");
+            assert!(shown.contains(&format!("config.toml, {place}, found {found}\n")), "{text}{shown}");
             assert!(!shown.contains("MARKER"), "{shown}");
         }
     }
 
     #[test]
     fn variables_of_others_are_left_alone() {
-        let ours = |name: &str| super::ours(&(name.into(), "x".into())).is_some();
+        let is_ours = |name: &str| ours(&(name.into(), "x".into())).is_some();
         for name in [
             "CHARTGATE_PUBLIC_URL",
             "CHARTGATE_LISTEN__PUBLIC__ADDRESS",
             "CHARTGATE_PORTS",
             "CHARTGATE_SERVICES",
         ] {
-            assert!(ours(name), "{name}");
+            assert!(is_ours(name), "{name}");
         }
         for name in [
             "PATH",
@@ -305,7 +325,7 @@ mod tests {
             "CHARTGATE_PORT_8443_TCP",
             "CHARTGATE_SERVICE_PORT_HTTPS",
         ] {
-            assert!(!ours(name), "{name}");
+            assert!(!is_ours(name), "{name}");
         }
     }
 }

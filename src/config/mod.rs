@@ -83,8 +83,8 @@ impl Config {
     }
 
     fn read(root: &mut Section<'_>, credentials: Option<PathBuf>) -> Option<Self> {
-        let public_url = root.required(rules::public_url("public_url"));
-        let data_dir = root.required(rules::path("data_dir", "\"/var/lib/chartgate\""));
+        let public_url = root.required(&rules::public_url("public_url"));
+        let data_dir = root.required(&rules::path("data_dir", "\"/var/lib/chartgate\""));
         let listen = root.table("listen", |listen| listen.table("public", Listener::read));
         let limits = root.table("limits", Limits::read);
         let master_key = root.table("master_key", |section| Some(MasterKeySettings::read(section)));

@@ -69,7 +69,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let binary = &SIZE_UNITS[..3];
-        match binary.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0) {
+        match binary.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor)) {
             Some((unit, factor)) => write!(out, "{} {unit}", self.0 / factor),
             None => write!(out, "{} B", self.0),
         }
@@ -84,7 +84,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadQuantity> {
 /// Writes a duration in the largest unit that keeps it whole; finer than a millisecond is dropped.
 pub fn format_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let unit = DURATION_UNITS.iter().rev().find(|(_, factor)| millis >= *factor && millis % factor == 0);
+    let unit =
+        DURATION_UNITS.iter().rev().find(|(_, factor)| millis >= *factor && millis.is_multiple_of(*factor));
     match unit {
         Some((unit, factor)) => format!("{}{unit}", millis / factor),
         None => "0s".to_owned(),

@@ -87,9 +87,11 @@ impl Unknown {
             .collect();
         let looks_like = |key: &&String| flat(key) == flat(&full);
         let elsewhere = |key: &&String| key.rsplit('.').next() == Some(self.key.as_str());
-        let hint = if let Some(sibling) = nearest(&self.key, siblings.iter().copied()) {
-            format!("did you mean {}?", self.spelled(&join(&self.section, sibling)))
-        } else if let Some(key) = known.iter().find(looks_like).or_else(|| known.iter().find(elsewhere)) {
+        // The separators are the commonest mistake in a variable, so they are looked at first.
+        let twin = known.iter().find(looks_like);
+        let hint = if let (None, Some(sibling)) = (twin, nearest(&self.key, siblings.iter().copied())) {
+            format!("did you mean {}?", self.spelled_sibling(sibling))
+        } else if let Some(key) = twin.or_else(|| known.iter().find(elsewhere)) {
             match (key.contains('.'), &self.place) {
                 (false, Place::File(_)) => {
                     format!("`{key}` belongs at the top of the file, above the first [section]")
@@ -105,6 +107,19 @@ impl Unknown {
             key: format!("key `{full}`"),
             found: "an unknown key".into(),
             hint,
+        }
+    }
+
+    fn spelled_sibling(&self, sibling: &str) -> String {
+        match &self.place {
+            // An entry of the file has a number here and a name in its variables.
+            Place::Variable(name) if self.section.ends_with(']') => {
+                let entry = name.rsplit_once("__").map_or(name.as_str(), |(entry, _)| entry);
+                format!("{entry}__{}", sibling.to_ascii_uppercase())
+            }
+            Place::Variable(_) | Place::Defaults | Place::File(_) | Place::Arguments | Place::Nowhere => {
+                self.spelled(&join(&self.section, sibling))
+            }
         }
     }
 
@@ -159,7 +174,7 @@ impl<'r> Section<'r> {
     }
 
     /// Takes a setting that may be left out. `None` also when it is wrong; then the error is noted.
-    pub(super) fn optional<T>(&mut self, rule: Rule<T>) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, rule: &Rule<T>) -> Option<T> {
         let value = self.take(rule.key)?;
         let place = self.place(rule.key);
         let raw = Raw {
@@ -178,12 +193,12 @@ impl<'r> Section<'r> {
     }
 
     /// Takes a setting that must be there.
-    pub(super) fn required<T>(&mut self, rule: Rule<T>) -> Option<T> {
+    pub(super) fn required<T>(&mut self, rule: &Rule<T>) -> Option<T> {
         if !self.broken && !self.values.contains_key(rule.key) {
             let key = self.key(rule.key);
             let home = match &self.home {
                 Place::Variable(_) => Place::Variable(variable(&key)),
-                other => other.clone(),
+                Place::Defaults | Place::File(_) | Place::Arguments | Place::Nowhere => self.home.clone(),
             };
             let hint = home.advice(&key, &rule.example);
             self.places.insert(rule.key, home);
@@ -252,7 +267,7 @@ impl<'r> Section<'r> {
         let mut inner = Section::new(self.report, self.key(key), Dict::new(), self.home.clone());
         inner.broken = self.broken;
         match taken {
-            Some(Value::Dict(_, values)) => inner.values = values,
+            Some(Value::Dict(_, values)) if !Raw::is_date(&values) => inner.values = values,
             Some(other) => {
                 inner.broken = true;
                 let hint = format!("write [{}] on a line of its own, then its keys", inner.path);
@@ -278,15 +293,13 @@ impl<'r> Section<'r> {
             Some(Value::Array(_, entries)) => {
                 for (index, entry) in entries.into_iter().enumerate() {
                     let path = format!("{key}[{}]", index + 1);
-                    match entry {
-                        Value::Dict(_, values) => {
-                            sections.push(Section::new(self.report, path, values, self.home.clone()));
-                        }
-                        other => {
-                            let hint =
-                                format!("write [[{key}]] on a line of its own, then the keys of one entry");
-                            self.blame(key, "must be a list of tables", Raw::kind_of(&other), hint);
-                        }
+                    let kind = Raw::kind_of(&entry);
+                    if let Some(values) = entry.into_dict().filter(|values| !Raw::is_date(values)) {
+                        sections.push(Section::new(self.report, path, values, self.home.clone()));
+                    } else {
+                        let hint =
+                            format!("write [[{key}]] on a line of its own, then the keys of one entry");
+                        self.blame(key, "must be a list of tables", format!("a list with {kind}"), hint);
                     }
                 }
             }

@@ -86,8 +86,8 @@ pub(super) fn read_workspaces(root: &mut Section<'_>) -> Vec<WorkspaceSettings> 
     let mut all = vec![standard("live", Environment::Live), standard("sandbox", Environment::Sandbox)];
     let mut written: Vec<String> = Vec::new();
     root.entries("workspace", |section| {
-        let name = section.required(rules::name("name", "\"north-clinic\""));
-        let environment = section.required(rules::keyword("environment"));
+        let name = section.required(&rules::name("name", "\"north-clinic\""));
+        let environment = section.required(&rules::keyword("environment"));
         let workspace = WorkspaceSettings { name: name?, environment: environment? };
         if written.contains(&workspace.name) {
             section.blame("name", "must be unique", "a name that is listed before", "choose another name");
@@ -146,16 +146,16 @@ pub(super) fn read_clients_and_sources(
 }
 
 fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Option<EhrClientSettings> {
-    let name = section.required(rules::name("name", "\"cerner\""));
-    let vendor = section.required(rules::keyword::<Vendor>("vendor"));
-    let environment = section.required(rules::keyword::<Environment>("environment"));
+    let name = section.required(&rules::name("name", "\"cerner\""));
+    let vendor = section.required(&rules::keyword::<Vendor>("vendor"));
+    let environment = section.required(&rules::keyword::<Environment>("environment"));
     if let Some(name) = &name {
         if mentioned.iter().any(|known| known.name == *name) {
             section.blame("name", "must be unique", "a name that is listed before", "choose another name");
         }
         mentioned.push(Mentioned { name: name.clone(), vendor, environment });
     }
-    let client_id = section.required(rules::text_that(
+    let client_id = section.required(&rules::text_that(
         "client_id",
         "the client id the vendor gave",
         "\"11111111-2222-3333-4444-555555555555\"",
@@ -171,10 +171,10 @@ fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Opt
     ));
     // A method that was given and is wrong must not be taken for the default: the secret would seem out of place.
     let auth_given = section.has("auth");
-    let auth = section.optional(rules::keyword::<AuthMethod>("auth"));
+    let auth = section.optional(&rules::keyword::<AuthMethod>("auth"));
     let auth = if auth_given { auth } else { Some(AuthMethod::PrivateKeyJwt) };
     let client_secret = read_secret(section, auth);
-    let signing_algorithm = section.optional(rules::keyword("signing_algorithm"));
+    let signing_algorithm = section.optional(&rules::keyword("signing_algorithm"));
     if signing_algorithm.is_some() && auth.is_some_and(|auth| auth != AuthMethod::PrivateKeyJwt) {
         section.blame(
             "signing_algorithm",
@@ -183,9 +183,9 @@ fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Opt
             "remove signing_algorithm",
         );
     }
-    let smart_version = section.optional(rules::keyword("smart_version"));
+    let smart_version = section.optional(&rules::keyword("smart_version"));
     let scopes =
-        section.optional(rules::scopes("scopes", "[\"openid\", \"fhirUser\", \"patient/Patient.read\"]"));
+        section.optional(&rules::scopes("scopes", "[\"openid\", \"fhirUser\", \"patient/Patient.read\"]"));
     let launch_url =
         optional_endpoint(section, "launch_url", "\"https://app.clinic.example/start\"", environment);
     if let (Some(Vendor::Cerner | Vendor::CernerProvider), Some(AuthMethod::ClientSecretPost)) =
@@ -216,8 +216,8 @@ fn read_secret(section: &mut Section<'_>, auth: Option<AuthMethod>) -> Option<Se
     const DIRECT: &str = "client_secret";
     const FILE: &str = "client_secret_file";
     let (has_direct, has_file) = (section.has(DIRECT), section.has(FILE));
-    let direct = section.optional(rules::secret(DIRECT));
-    let file = section.optional(rules::path(FILE, "\"/etc/chartgate/cerner.secret\""));
+    let direct = section.optional(&rules::secret(DIRECT));
+    let file = section.optional(&rules::path(FILE, "\"/etc/chartgate/cerner.secret\""));
     let auth = auth?;
     if !auth.needs_secret() {
         for key in
@@ -287,10 +287,10 @@ fn warn_when_open(section: &Section<'_>, key: &str, path: &Path) {
 }
 
 fn read_source(section: &mut Section<'_>, clients: &[Mentioned]) -> Option<SourceSettings> {
-    let name = section.required(rules::text("name", "\"Mercy Hospital\""));
-    let client_name = section.required(rules::text("ehr_client", "\"cerner\""));
+    let name = section.required(&rules::text("name", "\"Mercy Hospital\""));
+    let client_name = section.required(&rules::text("ehr_client", "\"cerner\""));
     let environment_given = section.has("environment");
-    let environment = section.optional(rules::keyword::<Environment>("environment"));
+    let environment = section.optional(&rules::keyword::<Environment>("environment"));
     let client = client_name.as_ref().and_then(|name| clients.iter().find(|known| known.name == *name));
     if client_name.is_some() && client.is_none() {
         let names: Vec<_> = clients.iter().map(|client| format!("`{}`", client.name)).collect();
@@ -317,15 +317,15 @@ fn read_source(section: &mut Section<'_>, clients: &[Mentioned]) -> Option<Sourc
         optional_endpoint(section, "authorize_url", "\"https://ehr.example/authorize\"", environment);
     let token_url = optional_endpoint(section, "token_url", "\"https://ehr.example/token\"", environment);
     let assertion_audience =
-        section.optional(rules::text("assertion_audience", "\"https://ehr.example/token\""));
-    let send_client_id = section.optional(rules::flag("send_client_id"));
-    let send_aud = section.optional(rules::flag("send_aud"));
+        section.optional(&rules::text("assertion_audience", "\"https://ehr.example/token\""));
+    let send_client_id = section.optional(&rules::flag("send_client_id"));
+    let send_aud = section.optional(&rules::flag("send_aud"));
     let logo_url =
         optional_endpoint(section, "logo_url", "\"https://hospital.example/logo.png\"", environment);
     let portal_url =
         optional_endpoint(section, "portal_url", "\"https://hospital.example/portal\"", environment);
-    let city = section.optional(rules::text("city", "\"Springfield\""));
-    let state = section.optional(rules::text("state", "\"IL\""));
+    let city = section.optional(&rules::text("city", "\"Springfield\""));
+    let state = section.optional(&rules::text("state", "\"IL\""));
     let (fhir_base_url, tenant) = place?;
     Some(SourceSettings {
         name: name?,
@@ -369,10 +369,10 @@ fn read_fhir_base(
         },
     );
     if !has_tenant {
-        return section.required(address_rule).map(|address| (address, None));
+        return section.required(&address_rule).map(|address| (address, None));
     }
-    let address = section.optional(address_rule);
-    let tenant = section.optional(tenant_rule);
+    let address = section.optional(&address_rule);
+    let tenant = section.optional(&tenant_rule);
     if has_address {
         section.blame(TENANT, format!("and `{ADDRESS}` exclude each other"), "both", "keep one of the two");
         return None;
@@ -417,5 +417,5 @@ fn optional_endpoint(
     // With a wrong environment the milder check: that error stands already.
     let environment = environment.unwrap_or(Environment::Sandbox);
     section
-        .optional(rules::web_address(key, ENDPOINT, example, move |text| check_endpoint(text, environment)))
+        .optional(&rules::web_address(key, ENDPOINT, example, move |text| check_endpoint(text, environment)))
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::value::Value;
+use figment::value::{Dict, Value};
 
 use super::address::{BadAddress, PublicUrl};
 use super::network::{BadNetwork, Network};
@@ -46,12 +46,16 @@ impl Raw<'_> {
             Value::Bool(..) => "a truth value",
             Value::Num(_, number) if number.to_f64().is_some() => "a number with a fraction",
             Value::Num(..) => "a whole number",
-            // figment hands a TOML date over as a table with one reserved key.
-            Value::Dict(_, dict) if dict.keys().any(|key| key.starts_with("$__toml")) => "a date",
+            Value::Dict(_, dict) if Self::is_date(dict) => "a date",
             Value::Dict(..) => "a table",
             Value::Array(..) => "a list",
             Value::Empty(..) => "nothing",
         }
+    }
+
+    /// figment hands a TOML date over as a table with one reserved key.
+    pub(super) fn is_date(values: &Dict) -> bool {
+        values.keys().any(|key| key.starts_with("$__toml"))
     }
 
     fn kind(&self) -> Found {
@@ -66,21 +70,12 @@ impl Raw<'_> {
         if self.textual {
             return self.text()?.parse().map_err(|_| "text that is not a whole number".into());
         }
-        let number = match self.value {
-            Value::Num(_, number) => number.to_u128().or_else(|| number.to_i128().map(|_| 0)),
-            _ => None,
-        };
-        number.map(|number| u64::try_from(number).unwrap_or(u64::MAX)).ok_or_else(|| self.kind())
-    }
-
-    fn flag(&self) -> Result<bool, Found> {
-        match (self.value, self.textual) {
-            (Value::Bool(_, flag), _) => Ok(*flag),
-            (Value::String(_, text), true) => {
-                text.parse().map_err(|_| "text that is neither true nor false".into())
-            }
-            _ => Err(self.kind()),
-        }
+        let number =
+            self.value.to_num().filter(|number| number.to_f64().is_none()).ok_or_else(|| self.kind())?;
+        // TOML's integers are signed; one below zero is too small for every setting.
+        let magnitude = number.to_i128().map(|signed| u128::try_from(signed).unwrap_or_default());
+        let magnitude = number.to_u128().or(magnitude).unwrap_or_default();
+        Ok(u64::try_from(magnitude).unwrap_or(u64::MAX))
     }
 
     fn list(&self) -> Result<Vec<&str>, Found> {
@@ -92,15 +87,6 @@ impl Raw<'_> {
             .iter()
             .map(|item| item.as_str().ok_or_else(|| format!("a list with {}", Self::kind_of(item)).into()))
             .collect()
-    }
-
-    fn path(&self) -> Result<PathBuf, Found> {
-        let text = self.text()?;
-        // A key pasted where its file's name belongs must not travel on as a path.
-        if text.contains(['\n', '\0']) || text.starts_with("-----BEGIN") {
-            return Err("the content of a file, not its path".into());
-        }
-        Ok(self.folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text)))
     }
 }
 
@@ -150,12 +136,12 @@ pub(super) fn secret(key: &'static str) -> Rule<Secret> {
 
 /// A file's or folder's path; a relative one counts from the configuration file's folder.
 pub(super) fn path(key: &'static str, example: &'static str) -> Rule<PathBuf> {
-    rule(key, "a path", example, |raw| raw.path())
+    rule(key, "a path", example, read_path)
 }
 
 /// `true` or `false`.
 pub(super) fn flag(key: &'static str) -> Rule<bool> {
-    rule(key, "true or false", "true", |raw| raw.flag())
+    rule(key, "true or false", "true", read_flag)
 }
 
 /// One of a set of words; the first is the example.
@@ -279,4 +265,23 @@ pub(super) fn web_address(
         check(text).map_err(|fault| fault.to_string())?;
         Ok(text.to_owned())
     })
+}
+
+fn read_flag(raw: &Raw<'_>) -> Result<bool, Found> {
+    match (raw.value, raw.textual) {
+        (Value::Bool(_, flag), _) => Ok(*flag),
+        (Value::String(_, text), true) => {
+            text.parse().map_err(|_| "text that is neither true nor false".into())
+        }
+        _ => Err(raw.kind()),
+    }
+}
+
+fn read_path(raw: &Raw<'_>) -> Result<PathBuf, Found> {
+    let text = raw.text()?;
+    // A key pasted where its file's name belongs must not travel on as a path.
+    if text.contains(['\n', '\0']) || text.starts_with("-----BEGIN") {
+        return Err("the content of a file, not its path".into());
+    }
+    Ok(raw.folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text)))
 }

@@ -13,8 +13,8 @@ use super::types::TlsMode;
 use crate::telemetry::{self, LogFormat};
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// One address the program answers at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,10 +125,14 @@ pub struct PullSettings {
 
 impl Listener {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let address = section.required(rules::socket_address("address", "\"0.0.0.0:8443\""));
-        let proxies = section.required(rules::networks("trusted_proxies", "[\"10.0.0.7\"]"));
+        let address = section.required(&rules::socket_address("address", "\"0.0.0.0:8443\""));
+        let proxies = section.required(&rules::networks("trusted_proxies", "[\"10.0.0.7\"]"));
         let tls = section.table("tls", read_tls);
-        let (address, trusted_proxies, tls) = (address?, proxies?, tls?);
+        let (address, trusted_proxies) = (address?, proxies?);
+        let tls = match tls? {
+            Tls::Files(files) => Some(files),
+            Tls::Off => None,
+        };
         if tls.is_none() && !address.ip().is_loopback() && trusted_proxies.is_empty() {
             section.blame(
                 "address",
@@ -143,38 +147,44 @@ impl Listener {
     }
 }
 
-/// The outer `None` is an error, the inner one plain HTTP.
-fn read_tls(section: &mut Section<'_>) -> Option<Option<TlsFiles>> {
-    let mode = section.optional(rules::keyword::<TlsMode>("mode"));
+/// What the `tls` table says; plain HTTP is a decision, not an absence.
+enum Tls {
+    Off,
+    Files(TlsFiles),
+}
+
+fn read_tls(section: &mut Section<'_>) -> Option<Tls> {
+    let mode = section.optional(&rules::keyword::<TlsMode>("mode"));
     let certificate = rules::path("certificate", "\"/etc/chartgate/tls.pem\"");
     let key = rules::path("key", "\"/etc/chartgate/tls.key\"");
     // One of the two without the other is a mistake, so either stands for the mode.
     let wanted =
         mode.map_or_else(|| section.has("certificate") || section.has("key"), |mode| mode == TlsMode::Files);
     if wanted {
-        let (certificate, key) = (section.required(certificate), section.required(key));
-        Some(Some(TlsFiles { certificate: certificate?, key: key? }))
+        let (certificate, key) = (section.required(&certificate), section.required(&key));
+        Some(Tls::Files(TlsFiles { certificate: certificate?, key: key? }))
     } else {
-        section.optional(certificate);
-        section.optional(key);
-        if section.is_given("mode") && mode.is_none() { None } else { Some(None) }
+        section.optional(&certificate);
+        section.optional(&key);
+        if section.is_given("mode") && mode.is_none() { None } else { Some(Tls::Off) }
     }
 }
 
 impl Limits {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let tls_handshake = section.required(rules::duration("tls_handshake", SECOND..=MINUTE, "\"10s\""));
-        let request_head = section.required(rules::duration("request_head", SECOND..=MINUTE, "\"10s\""));
+        let tls_handshake = section.required(&rules::duration("tls_handshake", SECOND..=MINUTE, "\"10s\""));
+        let request_head = section.required(&rules::duration("request_head", SECOND..=MINUTE, "\"10s\""));
         let body_idle =
-            section.required(rules::duration("request_body_idle", SECOND..=MINUTE * 10, "\"30s\""));
-        let body_total = section.required(rules::duration("request_body_total", SECOND..=HOUR, "\"2m\""));
-        let idle = section.required(rules::duration("idle", SECOND..=HOUR, "\"75s\""));
-        let write_stall = section.required(rules::duration("write_stall", SECOND..=MINUTE * 10, "\"30s\""));
+            section.required(&rules::duration("request_body_idle", SECOND..=MINUTE * 10, "\"30s\""));
+        let body_total = section.required(&rules::duration("request_body_total", SECOND..=HOUR, "\"2m\""));
+        let idle = section.required(&rules::duration("idle", SECOND..=HOUR, "\"75s\""));
+        let write_stall = section.required(&rules::duration("write_stall", SECOND..=MINUTE * 10, "\"30s\""));
         let sizes = ByteSize::kib(1)..=ByteSize::mib(1024);
-        let body = section.required(rules::size("body", sizes, "\"1 MiB\""));
-        let connections = section.required(rules::count("connections", 1..=1_000_000, "10000"));
-        let per_address = section.required(rules::count("connections_per_address", 1..=1_000_000, "500"));
-        let shutdown = section.required(rules::duration("shutdown", Duration::ZERO..=MINUTE * 10, "\"20s\""));
+        let body = section.required(&rules::size("body", sizes, "\"1 MiB\""));
+        let connections = section.required(&rules::count("connections", 1..=1_000_000, "10000"));
+        let per_address = section.required(&rules::count("connections_per_address", 1..=1_000_000, "500"));
+        let shutdown =
+            section.required(&rules::duration("shutdown", Duration::ZERO..=MINUTE * 10, "\"20s\""));
         let (request_body_idle, request_body_total) =
             ordered(section, ("request_body_idle", body_idle?), ("request_body_total", body_total?));
         let (connections_per_address, connections) =
@@ -217,37 +227,37 @@ fn ordered<T: PartialOrd + Copy>(section: &Section<'_>, lesser: (&str, T), great
 
 impl MasterKeySettings {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self { file: section.optional(rules::path("file", "\"/etc/chartgate/master.key\"")) }
+        Self { file: section.optional(&rules::path("file", "\"/etc/chartgate/master.key\"")) }
     }
 }
 
 impl StoreSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let sizes = ByteSize::mib(1)..=ByteSize::mib(64 * 1024);
-        let cache = section.required(rules::size("cache", sizes, "\"64 MiB\""));
+        let cache = section.required(&rules::size("cache", sizes, "\"64 MiB\""));
         Some(Self { cache: cache? })
     }
 }
 
 impl LogSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let filter = section.required(rules::text_that("filter", "a log filter", "\"info\"", |text| {
+        let filter = section.required(&rules::text_that("filter", "a log filter", "\"info\"", |text| {
             let known = telemetry::subscriber(text, LogFormat::Text, std::io::sink);
             known.map(drop).map_err(|_| "text that is not a log filter")
         }));
-        let format = section.required(rules::keyword("format"));
+        let format = section.required(&rules::keyword("format"));
         Some(Self { filter: filter?, format: format? })
     }
 }
 
 impl OutboundSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let timeout = section.required(rules::duration("timeout", SECOND..=MINUTE * 10, "\"10s\""));
-        let connect = section.required(rules::duration("connect_timeout", SECOND..=MINUTE, "\"10s\""));
+        let timeout = section.required(&rules::duration("timeout", SECOND..=MINUTE * 10, "\"10s\""));
+        let connect = section.required(&rules::duration("connect_timeout", SECOND..=MINUTE, "\"10s\""));
         let sizes = ByteSize::kib(64)..=ByteSize::mib(4 * 1024);
-        let response_body = section.required(rules::size("response_body", sizes, "\"50 MiB\""));
-        let ca_file = section.optional(rules::path("ca_file", "\"/etc/chartgate/hospital-ca.pem\""));
-        let allow_private = section.required(rules::networks("allow_private", "[\"10.1.2.0/24\"]"));
+        let response_body = section.required(&rules::size("response_body", sizes, "\"50 MiB\""));
+        let ca_file = section.optional(&rules::path("ca_file", "\"/etc/chartgate/hospital-ca.pem\""));
+        let allow_private = section.required(&rules::networks("allow_private", "[\"10.1.2.0/24\"]"));
         let (connect_timeout, timeout) =
             ordered(section, ("connect_timeout", connect?), ("timeout", timeout?));
         Some(Self {
@@ -263,16 +273,16 @@ impl OutboundSettings {
 impl LaunchSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let lifetimes = MINUTE..=HOUR * 24;
-        let attempt = section.required(rules::duration("attempt_lifetime", lifetimes.clone(), "\"60m\""));
-        let session = section.required(rules::duration("session_lifetime", lifetimes, "\"30m\""));
+        let attempt = section.required(&rules::duration("attempt_lifetime", lifetimes.clone(), "\"60m\""));
+        let session = section.required(&rules::duration("session_lifetime", lifetimes, "\"30m\""));
         Some(Self { attempt_lifetime: attempt?, session_lifetime: session? })
     }
 }
 
 impl PullSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let parallel = section.required(rules::count("parallel_per_source", 1..=16, "4"));
-        let page_size = section.required(rules::count("page_size", 1..=1000, "100"));
+        let parallel = section.required(&rules::count("parallel_per_source", 1..=16, "4"));
+        let page_size = section.required(&rules::count("page_size", 1..=1000, "100"));
         Some(Self { parallel_per_source: parallel?, page_size: page_size? })
     }
 }
