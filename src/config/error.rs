@@ -99,12 +99,19 @@ impl Place {
         match self {
             Self::Variable(name) => format!("set {name}={}", bare(example)),
             Self::Arguments => format!("give `{key}` as {}", bare(example)),
-            Self::Defaults | Self::File(_) | Self::Nowhere => {
+            // Without a file, in a container, variables are the nearest way.
+            Self::Nowhere => format!("set {}={}", variable(key), bare(example)),
+            Self::Defaults | Self::File(_) => {
                 let leaf = key.rsplit_once('.').map_or(key, |(_, leaf)| leaf);
                 format!("write {leaf} = {example}")
             }
         }
     }
+}
+
+/// The variable that sets a dotted key.
+pub(super) fn variable(key: &str) -> String {
+    format!("CHARTGATE_{}", key.to_ascii_uppercase().replace('-', "_").replace('.', "__"))
 }
 
 /// A TOML value as a shell would take it.
@@ -185,7 +192,8 @@ mod tests {
     #[test]
     fn advice_fits_the_place() {
         let example = "[\"10.0.0.0/8\"]";
-        assert_eq!(Place::Nowhere.advice("a.b", example), "write b = [\"10.0.0.0/8\"]");
+        assert_eq!(Place::File(String::new()).advice("a.b", example), "write b = [\"10.0.0.0/8\"]");
+        assert_eq!(Place::Nowhere.advice("a.b-c", example), "set CHARTGATE_A__B_C=10.0.0.0/8");
         assert_eq!(
             Place::Variable("CHARTGATE_A__B".into()).advice("a.b", example),
             "set CHARTGATE_A__B=10.0.0.0/8"

@@ -22,8 +22,8 @@ pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration}
 use self::reader::{Report, Section};
 pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
-    LaunchSettings, Limits, Listener, LogSettings, MasterKeySettings, OutboundSettings, PullSettings,
-    StoreSettings, TlsFiles,
+    LaunchSettings, Limits, ListenSettings, Listener, LogSettings, MasterKeySettings, OutboundSettings,
+    PullSettings, StoreSettings, TlsFiles,
 };
 pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
 
@@ -37,8 +37,8 @@ pub struct Config {
     pub public_url: PublicUrl,
     /// Where the store and the local socket live.
     pub data_dir: PathBuf,
-    /// The address we answer at.
-    pub listen: Listener,
+    /// The addresses we answer at.
+    pub listen: ListenSettings,
     /// What a caller may take up.
     pub limits: Limits,
     /// Where the master key is; ask [`Config::master_key_path`], which also knows systemd's place.
@@ -85,7 +85,9 @@ impl Config {
     fn read(root: &mut Section<'_>, credentials: Option<PathBuf>) -> Option<Self> {
         let public_url = root.required(&rules::public_url("public_url"));
         let data_dir = root.required(&rules::path("data_dir", "\"/var/lib/chartgate\""));
-        let listen = root.table("listen", |listen| listen.table("public", Listener::read));
+        let listen = root
+            .table("listen", |listen| listen.table("public", Listener::read))
+            .map(|public| ListenSettings { public });
         let limits = root.table("limits", Limits::read);
         let master_key = root.table("master_key", |section| Some(MasterKeySettings::read(section)));
         let store = root.table("store", StoreSettings::read);
@@ -96,7 +98,7 @@ impl Config {
         let workspaces = registrations::read_workspaces(root);
         let (ehr_clients, sources) = registrations::read_clients_and_sources(root);
         if let (Some(public_url), Some(listen)) = (&public_url, &listen) {
-            compare(root, public_url, listen);
+            compare(root, public_url, &listen.public);
         }
         Some(Self {
             public_url: public_url?,

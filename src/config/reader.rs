@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Value};
 
-use super::error::{ConfigError, ConfigErrors, Place, nearest};
+use super::error::{ConfigError, ConfigErrors, Place, nearest, variable};
 use super::layers::{Merged, Origins, slug};
 use super::rules::{Raw, Rule};
 
@@ -129,11 +129,6 @@ impl Unknown {
             Place::Defaults | Place::File(_) | Place::Arguments | Place::Nowhere => format!("`{key}`"),
         }
     }
-}
-
-/// The variable that sets a dotted key.
-fn variable(key: &str) -> String {
-    format!("CHARTGATE_{}", key.to_ascii_uppercase().replace('-', "_").replace('.', "__"))
 }
 
 /// A key without its separators, since `CHARTGATE_LOG_FILTER` is a natural mistake for `CHARTGATE_LOG__FILTER`.

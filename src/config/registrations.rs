@@ -1,10 +1,10 @@
 //! The lists: workspaces, registrations at EHR vendors, and the servers to connect to.
 
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::address::{check_endpoint, check_fhir_base};
+use super::error::Place;
 use super::layers::unreadable;
 use super::reader::Section;
 use super::rules;
@@ -250,6 +250,9 @@ fn read_secret(section: &mut Section<'_>, auth: Option<AuthMethod>) -> Option<Se
     if has_file && (!has_direct || section.rank(FILE) > section.rank(DIRECT)) {
         read_secret_file(section, FILE, &file?)
     } else {
+        if let Place::File(name) = section.place(DIRECT) {
+            warn_when_open(section, DIRECT, Path::new(&name));
+        }
         direct
     }
 }
@@ -277,10 +280,7 @@ fn read_secret_file(section: &Section<'_>, key: &'static str, path: &Path) -> Op
 
 /// Reading by a group is common practice (root owns the file, the service's group reads it); by everybody it is not.
 fn warn_when_open(section: &Section<'_>, key: &str, path: &Path) {
-    let mode = std::fs::metadata(path)
-        .map(|file| file.permissions().mode())
-        .map_err(|error: io::Error| error.kind());
-    if mode.is_ok_and(|mode| mode & 0o027 != 0) {
+    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o027 != 0) {
         section
             .warn(format!("the file of `{}` is open to other users: chmod 640 it, or 600", section.key(key)));
     }

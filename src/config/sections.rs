@@ -16,6 +16,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
+/// The addresses the program answers at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// For everybody.
+    pub public: Listener,
+}
+
 /// One address the program answers at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {

@@ -1,6 +1,7 @@
 //! The configuration as the administrator meets it: a file, variables, arguments, and what is said about mistakes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ impl Setup {
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, text).expect("a file");
+        // The machine's umask must not decide about warnings.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("permissions");
         path
     }
 
@@ -88,8 +91,8 @@ fn the_shipped_file_needs_only_a_public_address() {
     let config = Setup::new("").config();
     assert_eq!(config.public_url.redirect_uri(), "https://connect.clinic.example/api/auth/smart/callback");
     assert_eq!(config.data_dir, PathBuf::from("/var/lib/chartgate"));
-    assert_eq!(config.listen.address.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.listen.tls, None);
+    assert_eq!(config.listen.public.address.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.listen.public.tls, None);
     assert_eq!(config.limits.idle, Duration::from_secs(75));
     assert_eq!(config.limits.body, ByteSize::mib(1));
     assert_eq!(config.store.cache, ByteSize::mib(64));
@@ -105,7 +108,7 @@ fn the_shipped_file_needs_only_a_public_address() {
 fn every_example_in_the_shipped_file_works_when_it_is_switched_on() {
     let config = Setup::exactly(&uncommented()).config();
     assert_eq!(config.warnings, Vec::<String>::new());
-    assert!(config.listen.tls.is_some());
+    assert!(config.listen.public.tls.is_some());
     assert_eq!(config.workspaces.len(), 3);
     let client = config.ehr_clients.first().expect("a client");
     assert_eq!(
@@ -123,6 +126,13 @@ fn a_missing_file_is_an_error_only_when_it_was_asked_for() {
     assert_eq!(setup.config().public_url.origin(), "https://connect.clinic.example");
     setup.layers.file_required = true;
     assert!(setup.errors().contains("none.toml, whole file, found no such file"), "{}", setup.errors());
+}
+
+#[test]
+fn without_a_file_the_hint_names_a_variable() {
+    let errors = Config::load(&Layers::default()).expect_err("no public address").to_string();
+    assert!(errors.contains("no configuration file, key `public_url`, found nothing"), "{errors}");
+    assert!(errors.contains("hint: set CHARTGATE_PUBLIC_URL=https://connect.clinic.example"), "{errors}");
 }
 
 #[test]
@@ -279,9 +289,9 @@ fn plain_http_stays_on_this_machine_unless_a_proxy_is_declared() {
     );
 
     let config = Setup::new(&format!("{open}trusted_proxies = [\"10.0.0.0/8\"]")).config();
-    assert_eq!(config.listen.tls, None);
+    assert_eq!(config.listen.public.tls, None);
     let config = Setup::new(&format!("{open}tls.certificate = \"a.pem\"\ntls.key = \"/etc/a.key\"")).config();
-    let tls = config.listen.tls.expect("tls");
+    let tls = config.listen.public.tls.expect("tls");
     assert!(
         tls.certificate.is_absolute() && tls.certificate.ends_with("a.pem"),
         "relative to the file's folder"
@@ -383,7 +393,6 @@ fn a_client_secret_comes_from_a_file_without_its_last_line_break() {
     assert!(!format!("{config:?}").contains(MARKER));
 
     let open = |mode| {
-        use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("permissions");
         setup.config().warnings.iter().any(|warning| warning.contains("client_secret_file"))
     };
@@ -513,4 +522,7 @@ fn a_printed_configuration_shows_no_secret() {
     );
     let config = Setup::new(&text).config();
     assert!(!format!("{config:?} {config:#?}").contains(MARKER));
+    let warnings = config.warnings.join("\n");
+    assert!(warnings.contains("`ehr_client[1].client_secret` is open to other users"), "{warnings}");
+    assert!(!warnings.contains(MARKER));
 }
