@@ -1,56 +1,158 @@
-//! stand-in until the room lands
-use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
-/// x
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Environment {
-    /// x
-    Live,
-    /// x
-    Sandbox,
+//! The configuration: four layers become one tree, the tree becomes checked types, once, before anything starts.
+//! Everything wrong is reported at once, and no error shows a value. Knows nothing of storage.
+
+mod address;
+mod error;
+mod layers;
+mod network;
+mod quantity;
+mod reader;
+mod registrations;
+mod rules;
+mod sections;
+mod types;
+
+use std::path::PathBuf;
+
+pub use self::address::{BadAddress, PublicUrl, check_endpoint, check_fhir_base};
+pub use self::error::{ConfigError, ConfigErrors, Place};
+pub use self::layers::Layers;
+pub use self::network::{BadNetwork, Network};
+pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration};
+use self::reader::{Report, Section};
+pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettings};
+pub use self::sections::{
+    LaunchSettings, Limits, ListenSettings, Listener, LogSettings, MasterKeySettings, OutboundSettings,
+    PullSettings, StoreSettings, TlsFiles,
+};
+pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
+
+/// The file we ship: the lowest layer, and what `init` writes for the administrator to edit.
+pub const DEFAULTS: &str = include_str!("../../config.toml");
+
+/// Every setting, checked. Printing it shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The address patients and EHRs know us by.
+    pub public_url: PublicUrl,
+    /// Where the store and the local socket live.
+    pub data_dir: PathBuf,
+    /// The addresses we answer at.
+    pub listen: ListenSettings,
+    /// What a caller may take up.
+    pub limits: Limits,
+    /// Where the master key is; ask [`Config::master_key_path`], which also knows systemd's place.
+    pub master_key: MasterKeySettings,
+    /// The database.
+    pub store: StoreSettings,
+    /// The log.
+    pub log: LogSettings,
+    /// Calls to EHRs and webhooks.
+    pub outbound: OutboundSettings,
+    /// The patient's way through the log-in.
+    pub launch: LaunchSettings,
+    /// Reading records.
+    pub pull: PullSettings,
+    /// `live`, `sandbox`, then those listed.
+    pub workspaces: Vec<WorkspaceSettings>,
+    /// Registrations at EHR vendors; names are unique.
+    pub ehr_clients: Vec<EhrClientSettings>,
+    /// The servers to connect to; each names an EHR client that exists.
+    pub sources: Vec<SourceSettings>,
+    /// What works but should be changed; sentences for the log, without values.
+    pub warnings: Vec<String>,
+    /// systemd's folder of credentials for this service.
+    credentials: Option<PathBuf>,
 }
-/// x
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthMethod {
-    /// x
-    PrivateKeyJwt,
-    /// x
-    ClientSecretBasic,
-    /// x
-    ClientSecretPost,
-    /// x
-    None,
-}
-/// x
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SmartVersion {
-    /// x
-    V1,
-    /// x
-    V2,
-}
-/// x
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network(IpAddr, u8);
-impl Network {
-    /// x
-    pub fn contains(&self, a: IpAddr) -> bool {
-        match (self.0, a) {
-            (IpAddr::V4(n), IpAddr::V4(a)) => {
-                let m = u32::MAX.checked_shl(32 - u32::from(self.1)).unwrap_or(0);
-                u32::from(n) & m == u32::from(a) & m
-            }
-            _ => false,
+
+impl Config {
+    /// Merges the layers and checks every setting. Reads the configuration file and the files of client secrets; the
+    /// master key, certificates and the data folder are left to those who use them.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigErrors> {
+        let merged = layers::merge(layers)?;
+        let (report, root) = Report::new(merged, layers.file.as_deref());
+        let credentials = layers
+            .environment
+            .iter()
+            .find(|(name, value)| name == "CREDENTIALS_DIRECTORY" && !value.is_empty())
+            .map(|(_, value)| PathBuf::from(value));
+        let config = report.root(root, |root| Self::read(root, credentials));
+        let warnings = report.finish()?;
+        // Whoever returned `None` noted an error, so the line above has returned.
+        config.map(|config| Self { warnings, ..config }).ok_or_else(|| ConfigErrors::from(unexplained()))
+    }
+
+    fn read(root: &mut Section<'_>, credentials: Option<PathBuf>) -> Option<Self> {
+        let public_url = root.required(&rules::public_url("public_url"));
+        let data_dir = root.required(&rules::path("data_dir", "\"/var/lib/chartgate\""));
+        let listen = root
+            .table("listen", |listen| listen.table("public", Listener::read))
+            .map(|public| ListenSettings { public });
+        let limits = root.table("limits", Limits::read);
+        let master_key = root.table("master_key", |section| Some(MasterKeySettings::read(section)));
+        let store = root.table("store", StoreSettings::read);
+        let log = root.table("log", LogSettings::read);
+        let outbound = root.table("outbound", OutboundSettings::read);
+        let launch = root.table("launch", LaunchSettings::read);
+        let pull = root.table("pull", PullSettings::read);
+        let workspaces = registrations::read_workspaces(root);
+        let (ehr_clients, sources) = registrations::read_clients_and_sources(root);
+        if let (Some(public_url), Some(listen)) = (&public_url, &listen) {
+            compare(root, public_url, &listen.public);
         }
+        Some(Self {
+            public_url: public_url?,
+            data_dir: data_dir?,
+            listen: listen?,
+            limits: limits?,
+            master_key: master_key?,
+            store: store?,
+            log: log?,
+            outbound: outbound?,
+            launch: launch?,
+            pull: pull?,
+            workspaces,
+            ehr_clients,
+            sources,
+            warnings: Vec::new(),
+            credentials,
+        })
+    }
+
+    /// The file of the master key: the configured one, else systemd's credential `master.key`. Whether it exists is not
+    /// looked at.
+    pub fn master_key_path(&self) -> Option<PathBuf> {
+        let credential = || self.credentials.as_ref().map(|folder| folder.join("master.key"));
+        self.master_key.file.clone().or_else(credential)
     }
 }
-impl std::str::FromStr for Network {
-    type Err = ();
-    fn from_str(s: &str) -> Result<Self, ()> {
-        let (a, b) = s.split_once('/').ok_or(())?;
-        Ok(Self(a.parse().map_err(|_| ())?, b.parse().map_err(|_| ())?))
+
+/// The public address and the listener must fit each other.
+fn compare(root: &Section<'_>, public_url: &PublicUrl, listen: &Listener) {
+    if listen.tls.is_some() && !public_url.is_secure() {
+        root.blame(
+            "public_url",
+            "must begin with https:// when the listener speaks TLS",
+            "an http address",
+            "write https:// in public_url, or remove listen.public.tls",
+        );
+    }
+    if listen.tls.is_none() && public_url.is_secure() && listen.trusted_proxies.is_empty() {
+        root.warn(
+            "`public_url` is https and `listen.public` is plain HTTP, so a proxy must stand between; name it in \
+             `listen.public.trusted_proxies`, else every caller seems to have the proxy's address"
+                .to_owned(),
+        );
+    }
+}
+
+/// Cannot be reached as long as every reader notes why it returns nothing.
+fn unexplained() -> ConfigError {
+    ConfigError {
+        must: "the configuration must be complete".into(),
+        place: Place::Nowhere,
+        key: "no key".into(),
+        found: "a gap".into(),
+        hint: "report this as a bug, with your configuration file but without its secrets".into(),
     }
 }

@@ -1,1 +1,2 @@
 //! The integration tests: one program, one module a subject.
+mod config;

@@ -1,0 +1,295 @@
+//! The sections about the program itself: listeners, limits, storage, logs, outgoing calls.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::network::Network;
+use super::quantity::ByteSize;
+use super::reader::Section;
+use super::rules;
+use super::types::TlsMode;
+use crate::telemetry::{self, LogFormat};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// The addresses the program answers at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// For everybody.
+    pub public: Listener,
+}
+
+/// One address the program answers at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// IP address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Certificate and key; `None` for plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Proxies whose word on the caller's address is believed.
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// A certificate chain and its key, both in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate first, then the intermediates.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// What a caller may take up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From the TCP connection to the end of the TLS handshake.
+    pub tls_handshake: Duration,
+    /// For the request line and the headers.
+    pub request_head: Duration,
+    /// Between two pieces of a request body.
+    pub request_body_idle: Duration,
+    /// For a whole request body.
+    pub request_body_total: Duration,
+    /// Between two requests on one connection.
+    pub idle: Duration,
+    /// How long a caller may take nothing of an answer.
+    pub write_stall: Duration,
+    /// The largest request body.
+    pub body: ByteSize,
+    /// Open connections in all.
+    pub connections: u32,
+    /// Open connections of one address; not more than `connections`.
+    pub connections_per_address: u32,
+    /// How long requests may finish after the signal to stop.
+    pub shutdown: Duration,
+}
+
+/// Where the master key is. Its `Debug` shows no path, lest somebody wrote the key itself there.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct MasterKeySettings {
+    /// The file that holds it.
+    pub file: Option<PathBuf>,
+}
+
+impl fmt::Debug for MasterKeySettings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("MasterKeySettings").field("file_given", &self.file.is_some()).finish()
+    }
+}
+
+/// The database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Memory for pages of the database.
+    pub cache: ByteSize,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Directives such as `info,chartgate=debug`; known to be valid.
+    pub filter: String,
+    /// How a line is written.
+    pub format: LogFormat,
+}
+
+/// Calls to EHRs and webhooks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundSettings {
+    /// For a whole call.
+    pub timeout: Duration,
+    /// For TCP and TLS of a new connection; not more than `timeout`.
+    pub connect_timeout: Duration,
+    /// The largest answer that is read.
+    pub response_body: ByteSize,
+    /// Certificate authorities to trust besides the public ones, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Private networks EHRs may live in; all other private addresses are refused.
+    pub allow_private: Vec<Network>,
+}
+
+/// The patient's way through the log-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchSettings {
+    /// From the redirect to the EHR until its answer.
+    pub attempt_lifetime: Duration,
+    /// How long a link to the connect page works.
+    pub session_lifetime: Duration,
+}
+
+/// Reading records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullSettings {
+    /// Pulls at the same time from one source.
+    pub parallel_per_source: u32,
+    /// Resources to ask for in one page (`_count`).
+    pub page_size: u32,
+}
+
+impl Listener {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let address = section.required(&rules::socket_address("address", "\"0.0.0.0:8443\""));
+        let proxies = section.required(&rules::networks("trusted_proxies", "[\"10.0.0.7\"]"));
+        let tls = section.table("tls", read_tls);
+        let (address, trusted_proxies) = (address?, proxies?);
+        let tls = match tls? {
+            Tls::Files(files) => Some(files),
+            Tls::Off => None,
+        };
+        if tls.is_none() && !address.ip().is_loopback() && trusted_proxies.is_empty() {
+            section.blame(
+                "address",
+                "must be on this machine (127.0.0.1 or [::1]) as long as the listener speaks plain HTTP",
+                "an address other machines can reach",
+                "either give tls.certificate and tls.key, or, when a proxy in front does the TLS, name that proxy: \
+                 trusted_proxies = [\"10.0.0.7\"]",
+            );
+            return None;
+        }
+        Some(Self { address, tls, trusted_proxies })
+    }
+}
+
+/// What the `tls` table says; plain HTTP is a decision, not an absence.
+enum Tls {
+    Off,
+    Files(TlsFiles),
+}
+
+fn read_tls(section: &mut Section<'_>) -> Option<Tls> {
+    let mode = section.optional(&rules::keyword::<TlsMode>("mode"));
+    let certificate = rules::path("certificate", "\"/etc/chartgate/tls.pem\"");
+    let key = rules::path("key", "\"/etc/chartgate/tls.key\"");
+    // One of the two without the other is a mistake, so either stands for the mode.
+    let wanted =
+        mode.map_or_else(|| section.has("certificate") || section.has("key"), |mode| mode == TlsMode::Files);
+    if wanted {
+        let (certificate, key) = (section.required(&certificate), section.required(&key));
+        Some(Tls::Files(TlsFiles { certificate: certificate?, key: key? }))
+    } else {
+        section.optional(&certificate);
+        section.optional(&key);
+        if section.is_given("mode") && mode.is_none() { None } else { Some(Tls::Off) }
+    }
+}
+
+impl Limits {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let tls_handshake = section.required(&rules::duration("tls_handshake", SECOND..=MINUTE, "\"10s\""));
+        let request_head = section.required(&rules::duration("request_head", SECOND..=MINUTE, "\"10s\""));
+        let body_idle =
+            section.required(&rules::duration("request_body_idle", SECOND..=MINUTE * 10, "\"30s\""));
+        let body_total = section.required(&rules::duration("request_body_total", SECOND..=HOUR, "\"2m\""));
+        let idle = section.required(&rules::duration("idle", SECOND..=HOUR, "\"75s\""));
+        let write_stall = section.required(&rules::duration("write_stall", SECOND..=MINUTE * 10, "\"30s\""));
+        let sizes = ByteSize::kib(1)..=ByteSize::mib(1024);
+        let body = section.required(&rules::size("body", sizes, "\"1 MiB\""));
+        let connections = section.required(&rules::count("connections", 1..=1_000_000, "10000"));
+        let per_address = section.required(&rules::count("connections_per_address", 1..=1_000_000, "500"));
+        let shutdown =
+            section.required(&rules::duration("shutdown", Duration::ZERO..=MINUTE * 10, "\"20s\""));
+        let (request_body_idle, request_body_total) =
+            ordered(section, ("request_body_idle", body_idle?), ("request_body_total", body_total?));
+        let (connections_per_address, connections) =
+            ordered(section, ("connections_per_address", per_address?), ("connections", connections?));
+        Some(Self {
+            tls_handshake: tls_handshake?,
+            request_head: request_head?,
+            request_body_idle,
+            request_body_total,
+            idle: idle?,
+            write_stall: write_stall?,
+            body: body?,
+            connections,
+            connections_per_address,
+            shutdown: shutdown?,
+        })
+    }
+}
+
+/// Two settings of which the first must not be larger. A default gives way to what somebody wrote.
+fn ordered<T: PartialOrd + Copy>(section: &Section<'_>, lesser: (&str, T), greater: (&str, T)) -> (T, T) {
+    if lesser.1 <= greater.1 {
+        return (lesser.1, greater.1);
+    }
+    match (section.is_given(lesser.0), section.is_given(greater.0)) {
+        (false, _) => (greater.1, greater.1),
+        (true, false) => (lesser.1, lesser.1),
+        (true, true) => {
+            let bound = section.key(greater.0);
+            section.blame(
+                lesser.0,
+                format!("must not be more than `{bound}`"),
+                "a larger one",
+                format!("raise `{}` or lower `{}`", greater.0, lesser.0),
+            );
+            (lesser.1, greater.1)
+        }
+    }
+}
+
+impl MasterKeySettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self { file: section.optional(&rules::path("file", "\"/etc/chartgate/master.key\"")) }
+    }
+}
+
+impl StoreSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let sizes = ByteSize::mib(1)..=ByteSize::mib(64 * 1024);
+        let cache = section.required(&rules::size("cache", sizes, "\"64 MiB\""));
+        Some(Self { cache: cache? })
+    }
+}
+
+impl LogSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let filter = section.required(&rules::text_that("filter", "a log filter", "\"info\"", |text| {
+            let known = telemetry::subscriber(text, LogFormat::Text, std::io::sink);
+            known.map(drop).map_err(|_| "text that is not a log filter")
+        }));
+        let format = section.required(&rules::keyword("format"));
+        Some(Self { filter: filter?, format: format? })
+    }
+}
+
+impl OutboundSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let timeout = section.required(&rules::duration("timeout", SECOND..=MINUTE * 10, "\"10s\""));
+        let connect = section.required(&rules::duration("connect_timeout", SECOND..=MINUTE, "\"10s\""));
+        let sizes = ByteSize::kib(64)..=ByteSize::mib(4 * 1024);
+        let response_body = section.required(&rules::size("response_body", sizes, "\"50 MiB\""));
+        let ca_file = section.optional(&rules::path("ca_file", "\"/etc/chartgate/hospital-ca.pem\""));
+        let allow_private = section.required(&rules::networks("allow_private", "[\"10.1.2.0/24\"]"));
+        let (connect_timeout, timeout) =
+            ordered(section, ("connect_timeout", connect?), ("timeout", timeout?));
+        Some(Self {
+            timeout,
+            connect_timeout,
+            response_body: response_body?,
+            ca_file,
+            allow_private: allow_private?,
+        })
+    }
+}
+
+impl LaunchSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let lifetimes = MINUTE..=HOUR * 24;
+        let attempt = section.required(&rules::duration("attempt_lifetime", lifetimes.clone(), "\"60m\""));
+        let session = section.required(&rules::duration("session_lifetime", lifetimes, "\"30m\""));
+        Some(Self { attempt_lifetime: attempt?, session_lifetime: session? })
+    }
+}
+
+impl PullSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let parallel = section.required(&rules::count("parallel_per_source", 1..=16, "4"));
+        let page_size = section.required(&rules::count("page_size", 1..=1000, "100"));
+        Some(Self { parallel_per_source: parallel?, page_size: page_size? })
+    }
+}
