@@ -2,8 +2,10 @@
 
 pub mod body;
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod id;
 pub mod secret;
 pub mod shutdown;
+pub mod smart;
 pub mod telemetry;

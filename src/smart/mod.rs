@@ -1,0 +1,4 @@
+//! The protocol.
+pub mod assertion;
+pub mod pkce;
+pub mod url;
