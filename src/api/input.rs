@@ -20,7 +20,9 @@ impl Fields {
         let Json::Object(members) = parsed else {
             return Err(Problem::new(ProblemKind::BadRequest, "The body must be a JSON object."));
         };
-        if let Some(unknown) = only.and_then(|only| members.keys().find(|name| !only.contains(&name.as_str()))) {
+        if let Some(unknown) =
+            only.and_then(|only| members.keys().find(|name| !only.contains(&name.as_str())))
+        {
             return Err(Problem::invalid(unknown, format!("`{unknown}` is not a known field.")));
         }
         Ok(Self(members))
@@ -77,13 +79,17 @@ impl Fields {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         match value.as_u64().filter(|number| (least..=most).contains(number)) {
             Some(number) => Ok(Some(number)),
-            None => Err(Problem::invalid(name, format!("`{name}` must be a whole number from {least} to {most}."))),
+            None => Err(Problem::invalid(
+                name,
+                format!("`{name}` must be a whole number from {least} to {most}."),
+            )),
         }
     }
 
     /// A list of texts, when it is there.
     pub fn texts(&self, name: &str) -> Result<Option<Vec<String>>, Problem> {
-        let wrong = || Problem::invalid(name, format!("`{name}` must be a list of at most 100 non-empty strings."));
+        let wrong =
+            || Problem::invalid(name, format!("`{name}` must be a list of at most 100 non-empty strings."));
         let items = match self.0.get(name) {
             None => return Ok(None),
             Some(Json::Array(items)) if items.len() <= 100 => items,
@@ -153,8 +159,11 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named() {
-        let fields = Fields::parse(br#"{"n":0,"t":"","o":[],"e":"a@@b","u":"javascript:alert(1)","l":[1],"z":null}"#, None)
-            .expect("an object");
+        let fields = Fields::parse(
+            br#"{"n":0,"t":"","o":[],"e":"a@@b","u":"javascript:alert(1)","l":[1],"z":null}"#,
+            None,
+        )
+        .expect("an object");
         let check = |result: Result<(), Problem>, param: &str| {
             let answer = result.expect_err("refused");
             assert_eq!(answer.kind, ProblemKind::InvalidData, "{param}");
@@ -167,7 +176,10 @@ mod tests {
         check(fields.texts("l").map(drop), "l");
         check(fields.text("z", 9, Null::Refused).map(drop), "z");
         assert!(matches!(fields.text("z", 9, Null::MeansNone), Ok(None)));
-        assert!(matches!(fields.required_text("missing", 9), Err(Problem { kind: ProblemKind::BadRequest, .. })));
+        assert!(matches!(
+            fields.required_text("missing", 9),
+            Err(Problem { kind: ProblemKind::BadRequest, .. })
+        ));
     }
 
     #[test]
@@ -180,7 +192,15 @@ mod tests {
         for good in ["https://shop.example/back?x=1", "http://localhost:5173/", "myapp://done"] {
             check(good, true);
         }
-        for bad in ["", "/relative", "JaVaScript:alert(1)", "data:text/html,x", "https://", "java\nscript:x", "https://a b/"] {
+        for bad in [
+            "",
+            "/relative",
+            "JaVaScript:alert(1)",
+            "data:text/html,x",
+            "https://",
+            "java\nscript:x",
+            "https://a b/",
+        ] {
             check(bad, false);
         }
     }

@@ -73,11 +73,14 @@ impl Api {
         let header = headers.get(AUTHORIZATION).ok_or_else(|| {
             Problem::new(ProblemKind::MissingApiKey, "Send your API key as `Authorization: Bearer mb_sk_…`.")
         })?;
-        let unknown = || Problem::new(ProblemKind::InvalidApiKey, "The API key is not known here, or it was revoked.");
+        let unknown =
+            || Problem::new(ProblemKind::InvalidApiKey, "The API key is not known here, or it was revoked.");
         let key = header.to_str().ok().and_then(bearer).ok_or_else(unknown)?;
         let caller = self.api_keys.authenticate(key).await.map_err(|refusal| match refusal {
             KeyRefusal::Unknown => unknown(),
-            KeyRefusal::Expired => Problem::new(ProblemKind::ExpiredApiKey, "The API key has expired; make a new one."),
+            KeyRefusal::Expired => {
+                Problem::new(ProblemKind::ExpiredApiKey, "The API key has expired; make a new one.")
+            }
             KeyRefusal::Store(error) => error.into(),
         })?;
         match headers.get("version").map(hyper::header::HeaderValue::as_bytes) {
@@ -109,7 +112,12 @@ impl Api {
             (Route::Session(id), _) => sessions::retrieve(self, &request, &id).await,
             (Route::LaunchContext(_), _) => Err(Problem::not_found("This launch context")),
             (
-                Route::Home | Route::Health | Route::Asset(_) | Route::Jwks | Route::Callback | Route::Connect(..),
+                Route::Home
+                | Route::Health
+                | Route::Asset(_)
+                | Route::Jwks
+                | Route::Callback
+                | Route::Connect(..),
                 _,
             ) => Err(Problem::not_found("This address")),
         }

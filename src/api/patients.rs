@@ -85,12 +85,17 @@ pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answe
 /// `DELETE /patients/{id}`: the patient, their sessions, connections, tokens and records.
 pub async fn delete(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
     let patient = known(api, request, id).await?;
-    api.grants.erase(patient).await?;
+    api.records.erase_patient(patient).await?;
     Ok(ok(&json!({ "id": id, "resource_type": "patient", "deleted": true })))
 }
 
 /// `DELETE /patients/{id}/connections/{connection_id}`: the one place where the wire takes a `conn_…`.
-pub async fn disconnect(api: &Api, request: &ApiRequest, id: &str, connection: &str) -> Result<Answer, Problem> {
+pub async fn disconnect(
+    api: &Api,
+    request: &ApiRequest,
+    id: &str,
+    connection: &str,
+) -> Result<Answer, Problem> {
     let patient = known(api, request, id).await?;
     let missing = || Problem::not_found("This connection");
     let connection = ConnectionId::parse(connection).map_err(|_| missing())?;

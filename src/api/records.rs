@@ -19,7 +19,10 @@ pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, P
     };
     let (param, position) = match (query.get("starting_after"), query.get("ending_before")) {
         (Some(_), Some(_)) => {
-            return Err(Problem::invalid("ending_before", "`starting_after` and `ending_before` exclude each other."));
+            return Err(Problem::invalid(
+                "ending_before",
+                "`starting_after` and `ending_before` exclude each other.",
+            ));
         }
         (Some(cursor), None) => ("starting_after", Position::After(cursor.to_owned())),
         (None, Some(cursor)) => ("ending_before", Position::Before(cursor.to_owned())),
@@ -51,7 +54,10 @@ fn types(text: Option<&str>) -> Result<Vec<String>, Problem> {
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
     };
     if !types.iter().all(good) {
-        return Err(Problem::invalid("type", "`type` must be FHIR resource types, such as Observation,Condition."));
+        return Err(Problem::invalid(
+            "type",
+            "`type` must be FHIR resource types, such as Observation,Condition.",
+        ));
     }
     types.sort();
     types.dedup();

@@ -11,7 +11,8 @@ use crate::http::{Answer, ConnectPage, Problem, Route};
 use crate::id::{Id as _, PatientSessionId, SourceId};
 use crate::store::StoreError;
 use crate::workspaces::{
-    NewPatient, NewSession, PatientSession, SessionError, SessionMode, SessionStatus, Sessions, patient_id_problem,
+    NewPatient, NewSession, PatientSession, SessionError, SessionMode, SessionStatus, Sessions,
+    patient_id_problem,
 };
 
 const KNOWN: [&str; 9] = [

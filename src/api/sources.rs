@@ -36,7 +36,8 @@ pub fn list(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
 
 /// `GET /connections/{id}`: a source's id, or its base URL as one encoded segment.
 pub fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
-    let source = find(api, request.caller.environment, id).ok_or_else(|| Problem::not_found("This connection"))?;
+    let source =
+        find(api, request.caller.environment, id).ok_or_else(|| Problem::not_found("This connection"))?;
     Ok(ok(&WireSource::from(&*source)))
 }
 

@@ -65,7 +65,10 @@ pub struct WirePatientDetail {
 impl WirePatientDetail {
     /// Connections newest first, failed attempts included.
     pub fn new(patient: Patient, connections: Vec<Connection>) -> Self {
-        Self { patient: patient.into(), connections: connections.into_iter().map(WireConnection::from).collect() }
+        Self {
+            patient: patient.into(),
+            connections: connections.into_iter().map(WireConnection::from).collect(),
+        }
     }
 }
 
@@ -93,8 +96,8 @@ impl From<Connection> for WireConnection {
             connection_id: connection.source.to_string(),
             status: connection.status,
             scopes: connection.scopes,
-            failure_code: connection.failure_code,
-            failure_at: connection.failure_at.map(|at| at.to_string()),
+            failure_code: connection.failure.as_ref().map(|failure| failure.code),
+            failure_at: connection.failure.as_ref().map(|failure| failure.at.to_string()),
             created_at: connection.created_at.to_string(),
             updated_at: connection.updated_at.to_string(),
         }
@@ -120,8 +123,8 @@ impl WireAttempt {
             id: (!failed).then(|| connection.id.to_string()),
             connection_id: connection.source.to_string(),
             status: connection.status,
-            failure_code: connection.failure_code,
-            failure_at: connection.failure_at.map(|at| at.to_string()),
+            failure_code: connection.failure.as_ref().map(|failure| failure.code),
+            failure_at: connection.failure.as_ref().map(|failure| failure.at.to_string()),
             created_at: at.to_string(),
         }
     }
@@ -240,6 +243,13 @@ impl WireRecords {
         next_cursor: Option<String>,
         previous_cursor: Option<String>,
     ) -> Self {
-        Self { resource_type: "list", patient_id, data, has_more: next_cursor.is_some(), next_cursor, previous_cursor }
+        Self {
+            resource_type: "list",
+            patient_id,
+            data,
+            has_more: next_cursor.is_some(),
+            next_cursor,
+            previous_cursor,
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::config::{AuthMethod, Environment, SmartVersion};
 use crate::crypto::Algorithm;
 use crate::id::EhrClientId;
 use crate::secret::Secret;
+use crate::smart::Registration;
 use crate::store::{Table, json_value};
 
 /// Registrations by id.
@@ -64,6 +65,18 @@ pub struct NewEhrClient {
 }
 
 impl EhrClient {
+    /// This registration as the protocol sees it.
+    pub fn registration(&self) -> Registration {
+        Registration {
+            client_id: self.client_id.clone(),
+            auth: self.auth,
+            client_secret: self.client_secret.clone(),
+            signing_algorithm: self.signing_algorithm,
+            smart_version: self.smart_version,
+            scopes: self.scopes.clone(),
+        }
+    }
+
     pub(super) fn from_new(id: EhrClientId, created_at: Timestamp, new: NewEhrClient) -> Self {
         Self {
             id,

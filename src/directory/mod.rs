@@ -18,7 +18,7 @@ use crate::store::{Range, Reader, Store, StoreError};
 
 pub use ehr_clients::{EhrClient, NewEhrClient};
 pub use search::fold;
-pub use sources::{NewSource, Overrides, Source};
+pub use sources::{NewSource, Source};
 
 use ehr_clients::EHR_CLIENTS;
 use sources::SOURCES;

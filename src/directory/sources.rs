@@ -6,7 +6,10 @@ use crate::clock::Timestamp;
 use crate::config::Environment;
 use crate::directory::EhrClient;
 use crate::id::{EhrClientId, SourceId};
-use crate::smart::FhirBaseUrl;
+use crate::outbound::Reach;
+use crate::smart::server::Overrides;
+use crate::smart::vendors::VendorProfile;
+use crate::smart::{EhrServer, FhirBaseUrl};
 use crate::store::{Table, json_value};
 
 /// Sources by id.
@@ -43,21 +46,6 @@ pub struct Source {
 }
 json_value!(Source);
 
-/// Where one source departs from discovery and from its vendor's profile.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Overrides {
-    /// Instead of the discovered authorization endpoint.
-    pub authorize_url: Option<String>,
-    /// Instead of the discovered token endpoint.
-    pub token_url: Option<String>,
-    /// Instead of the token endpoint as `aud` of our assertion.
-    pub assertion_audience: Option<String>,
-    /// Whether `client_id` goes beside an assertion.
-    pub send_client_id: Option<bool>,
-    /// Whether `aud` is sent in the authorization request.
-    pub send_aud: Option<bool>,
-}
-
 /// A source to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSource {
@@ -82,6 +70,24 @@ pub struct NewSource {
 }
 
 impl Source {
+    /// This source as the protocol sees it. Only a sandbox source may be on this machine.
+    pub fn server(&self) -> EhrServer {
+        EhrServer {
+            base: self.base.clone(),
+            profile: VendorProfile::named(&self.vendor).unwrap_or_else(VendorProfile::generic),
+            overrides: self.overrides.clone(),
+            reach: self.reach(),
+        }
+    }
+
+    /// How far calls to it may go.
+    pub fn reach(&self) -> Reach {
+        match self.environment {
+            Environment::Live => Reach::Public,
+            Environment::Sandbox => Reach::Loopback,
+        }
+    }
+
     pub(super) fn from_new(id: SourceId, created_at: Timestamp, client: &EhrClient, new: NewSource) -> Self {
         Self {
             id,

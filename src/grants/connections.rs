@@ -6,7 +6,8 @@ use crate::clock::Timestamp;
 use crate::id::{
     ConnectionId, EhrClientId, Id as _, PatientKey, PatientSessionId, ReferenceCode, SourceId, WorkspaceId,
 };
-use crate::smart::FailureCode;
+use crate::smart::EhrPatientId;
+use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
 use crate::store::{Change, Range, Reader, StoreError, Table, json_value};
 use crate::workspaces::SESSION_ATTEMPTS;
 
@@ -29,6 +30,23 @@ pub enum ConnectionStatus {
     Disconnected,
 }
 
+/// What is remembered of a failure for the app and for the patient's page. Staff read the incident of the same reference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureNote {
+    /// The wire contract's code.
+    pub code: FailureCode,
+    /// When it failed.
+    pub at: Timestamp,
+    /// The code that patient, staff and log share.
+    pub reference: ReferenceCode,
+    /// What the patient reads.
+    pub patient: PatientText,
+    /// Who can do something.
+    pub who: WhoActs,
+    /// The EHR's own page about it.
+    pub more_information: Option<String>,
+}
+
 /// One patient's link to one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
@@ -47,17 +65,13 @@ pub struct Connection {
     /// What it is good for.
     pub status: ConnectionStatus,
     /// The EHR's id of the patient whose record it is. Never another's: see the invariant on reconnecting.
-    pub ehr_patient: Option<String>,
+    pub ehr_patient: Option<EhrPatientId>,
     /// What was asked for.
     pub requested_scopes: Vec<String>,
     /// What was agreed to.
     pub scopes: Vec<String>,
-    /// Why it failed.
-    pub failure_code: Option<FailureCode>,
-    /// When it failed.
-    pub failure_at: Option<Timestamp>,
-    /// The code under which the failure can be looked up.
-    pub reference: Option<ReferenceCode>,
+    /// Why it failed, when it did.
+    pub failure: Option<FailureNote>,
     /// Since when it exists.
     pub created_at: Timestamp,
     /// When it last changed.

@@ -17,7 +17,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::{Host, Url};
 
-use crate::secret::Secret;
 pub use address::{AddressGuard, Network, Reach};
 
 /// Why a call brought no answer. What the other side *answered*, whatever its status, is a [`Reply`].
@@ -98,9 +97,9 @@ impl Call {
 
     /// `Authorization: {scheme} {credentials}`, kept out of debug output.
     #[must_use]
-    pub fn authorization(mut self, scheme: &str, credentials: &Secret) -> Self {
+    pub fn authorization(mut self, scheme: &str, credentials: &str) -> Self {
         // A token that is no legal header value cannot be sent; the server will say 401, which is handled.
-        if let Ok(mut value) = HeaderValue::from_str(&format!("{scheme} {}", credentials.expose())) {
+        if let Ok(mut value) = HeaderValue::from_str(&format!("{scheme} {credentials}")) {
             value.set_sensitive(true);
             self.headers.insert(AUTHORIZATION, value);
         }

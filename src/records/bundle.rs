@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn what_is_no_bundle_is_told_apart() {
-        let check = |body: &[u8], expected| assert_eq!(read_page(body).map(|_| ()).expect_err("refused"), expected);
+        let check =
+            |body: &[u8], expected| assert_eq!(read_page(body).map(|_| ()).expect_err("refused"), expected);
         check(b"<html>", NotFhir::NotJson);
         check(b"", NotFhir::NotJson);
         check(br#"{"resourceType":"Bundle","entry":[{"#, NotFhir::NotJson);

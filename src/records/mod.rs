@@ -1,6 +1,7 @@
 //! Records: what is read from an EHR after a patient agreed, and what is kept of it. Knows no routes.
 
 mod bundle;
+mod fetch;
 mod plans;
 mod pulls;
 mod queries;
@@ -9,20 +10,22 @@ mod text;
 
 use crate::clock::Clock;
 use crate::crypto::Random;
-use crate::grants::Grants;
+use crate::grants::{self, Connection, Grants};
 use crate::outbound::Outbound;
 use crate::shutdown::Shutdown;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+use crate::workspaces::{Patient, Patients, Sessions};
 
 pub use pulls::{Pull, PullSettings, PullState, Pulls, TypeReport, TypeState};
 pub use queries::{CursorError, Page, PageQuery, PageRecord, Position};
-pub use stored::{StoredRecord, erase};
+pub use stored::StoredRecord;
 
 /// The record store and the puller that fills it. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Records {
     store: Store,
     clock: Clock,
+    grants: Grants,
     pulls: Pulls,
 }
 
@@ -37,8 +40,39 @@ impl Records {
         settings: PullSettings,
         shutdown: Shutdown,
     ) -> Self {
-        let pulls = Pulls::new(store.clone(), clock.clone(), random, outbound, grants, settings, shutdown);
-        Self { store, clock, pulls }
+        let pulls =
+            Pulls::new(store.clone(), clock.clone(), random, outbound, grants.clone(), settings, shutdown);
+        Self { store, clock, grants, pulls }
+    }
+
+    /// Erases a patient: records, pulls, grants, connections, sessions and the patient, in one transaction.
+    pub async fn erase_patient(&self, patient: Patient) -> Result<(), StoreError> {
+        let key = patient.key;
+        let erased = self
+            .store
+            .write(move |change| {
+                let connections = grants::remove_in(change, key)?;
+                stored::erase(change, key)?;
+                pulls::remove(change, &connections)?;
+                Sessions::remove_all(change, &patient)?;
+                Patients::remove(change, &patient);
+                Ok::<_, StoreError>(connections)
+            })
+            .await?;
+        self.grants.forget(&erased);
+        Ok(())
+    }
+
+    /// The patient's name as the hospital gave it, for the patient's own page.
+    pub async fn patient_name(&self, connection: &Connection) -> Result<Option<String>, StoreError> {
+        let (id, ehr_patient) = (connection.id, connection.ehr_patient.clone());
+        self.store
+            .read(move |view| {
+                let Some(ehr_patient) = ehr_patient else { return Ok(None) };
+                let record = stored::find(view, id, "Patient", ehr_patient.as_str())?;
+                Ok(record.and_then(|record| text::patient_name(&record.json)))
+            })
+            .await
     }
 
     /// The puller.

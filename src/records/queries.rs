@@ -9,9 +9,9 @@ use crate::clock::Timestamp;
 use crate::crypto::{base64url, from_base64url};
 use crate::grants::Connection;
 use crate::id::{ConnectionId, Id as _, PatientKey, SourceId};
+use crate::records::Records;
 use crate::records::stored::{RECORD_ORDER, RECORDS, order_key, position_of, raw};
 use crate::records::text::with_patient_id;
-use crate::records::Records;
 use crate::store::{Range, Reader, StoreError, Table, View, json_value};
 use crate::workspaces::Patient;
 
@@ -124,7 +124,13 @@ impl Records {
     }
 
     /// The cursor for a position: the same one each time it is asked for, written only when it is new or ageing.
-    async fn cursor(&self, patient: PatientKey, filter: &str, position: u64, now: Timestamp) -> Result<String, StoreError> {
+    async fn cursor(
+        &self,
+        patient: PatientKey,
+        filter: &str,
+        position: u64,
+        now: Timestamp,
+    ) -> Result<String, StoreError> {
         let digest = self.store.vault().digest(&[
             b"record-cursor",
             &patient.to_bytes(),
@@ -154,7 +160,8 @@ fn read_page(
     query: &PageQuery,
     now: Timestamp,
 ) -> Result<Found, CursorError> {
-    let floor = query.since.map(|since| u64::try_from(since.millis()).unwrap_or(0).saturating_mul(1000) + 999);
+    let floor =
+        query.since.map(|since| u64::try_from(since.millis()).unwrap_or(0).saturating_mul(1000) + 999);
     let (backwards, at) = match &query.position {
         Position::First => (false, None),
         Position::After(cursor) => (false, Some(resolve(view, patient, query, cursor, now)?)),

@@ -113,8 +113,13 @@ pub(super) fn keep(
         }
         let entry = OrderEntry { record: key, resource_type: resource.resource_type.clone() };
         change.put(RECORD_ORDER, &order_key(patient, next), &entry);
-        let record =
-            StoredRecord { resource_type: resource.resource_type, id: resource.id, position: next, digest, json };
+        let record = StoredRecord {
+            resource_type: resource.resource_type,
+            id: resource.id,
+            position: next,
+            digest,
+            json,
+        };
         change.put(RECORDS, &key, &record);
         next += 1;
         kept += 1;
@@ -122,8 +127,18 @@ pub(super) fn keep(
     Ok(kept)
 }
 
+/// One record by its own id.
+pub(super) fn find(
+    reader: &impl Reader,
+    connection: ConnectionId,
+    resource_type: &str,
+    id: &str,
+) -> Result<Option<StoredRecord>, StoreError> {
+    reader.get(RECORDS, &record_key(reader.vault(), connection, resource_type, id))
+}
+
 /// Removes all records of a patient, as part of the patient's erasure.
-pub fn erase(change: &mut Change<'_>, patient: PatientKey) -> Result<(), StoreError> {
+pub(super) fn erase(change: &mut Change<'_>, patient: PatientKey) -> Result<(), StoreError> {
     let prefix = patient.to_bytes();
     for (key, entry) in change.rows(RECORD_ORDER, &Range::of(&prefix))? {
         change.remove(RECORDS, &entry.record);

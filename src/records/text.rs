@@ -44,7 +44,8 @@ pub fn with_patient_id(resource: &RawValue, patient_id: &str) -> Option<Box<RawV
         system: &'static str,
         value: &'i str,
     }
-    let own = serde_json::value::to_raw_value(&Identifier { system: PATIENT_ID_SYSTEM, value: patient_id }).ok()?;
+    let own =
+        serde_json::value::to_raw_value(&Identifier { system: PATIENT_ID_SYSTEM, value: patient_id }).ok()?;
     let members: Members<'_> = serde_json::from_str(resource.get()).ok()?;
     let mut identifiers: Vec<&RawValue> = Vec::new();
     let mut others = Vec::new();
@@ -59,6 +60,31 @@ pub fn with_patient_id(resource: &RawValue, patient_id: &str) -> Option<Box<RawV
     let identifiers = serde_json::value::to_raw_value(&identifiers).ok()?;
     others.push(("identifier", &identifiers));
     serde_json::value::to_raw_value(&Object(others)).ok()
+}
+
+/// A name to greet a patient with: the text, else given and family names, of the first name that is not an old one.
+pub fn patient_name(json: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Patient {
+        #[serde(default)]
+        name: Vec<Name>,
+    }
+    #[derive(Deserialize)]
+    struct Name {
+        r#use: Option<String>,
+        text: Option<String>,
+        #[serde(default)]
+        given: Vec<Option<String>>,
+        family: Option<String>,
+    }
+    let patient: Patient = serde_json::from_str(json).ok()?;
+    let name = patient.name.iter().find(|name| name.r#use.as_deref() != Some("old"))?;
+    let joined = || {
+        let parts = name.given.iter().flatten().chain(&name.family);
+        parts.map(String::as_str).collect::<Vec<_>>().join(" ")
+    };
+    let text = name.text.clone().unwrap_or_else(joined);
+    (!text.trim().is_empty()).then(|| text.chars().take(200).collect())
 }
 
 /// Writes members in their order.
@@ -78,7 +104,10 @@ mod tests {
     fn the_callers_id_is_appended_and_nothing_else_changes() {
         let check = |before: &str, after: &str| {
             let raw: &RawValue = serde_json::from_str(before).expect("json");
-            assert_eq!(with_patient_id(raw, "amy \"7\"").map(|raw| raw.get().to_owned()).as_deref(), Some(after));
+            assert_eq!(
+                with_patient_id(raw, "amy \"7\"").map(|raw| raw.get().to_owned()).as_deref(),
+                Some(after)
+            );
         };
         check(
             r#"{"resourceType":"Patient","x":1.10,"identifier":[{"value":"a","n":7.0}],"id":"p"}"#,

@@ -19,6 +19,11 @@ const WRAP_PLACE: &[u8] = b"chartgate keyring v1";
 pub struct Sealed(pub(super) Vec<u8>);
 
 impl Sealed {
+    /// The bytes, for a place outside the store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Its size on disk, in bytes.
     pub fn size(&self) -> usize {
         self.0.len()
@@ -116,6 +121,16 @@ impl Vault {
         let data_key = self.keys.get(&self.current).expect("the current key is always in the vault");
         data_key.seal_into(&mut out, &place(table.name(), key, self.current), &plain, &self.random);
         Sealed(out)
+    }
+
+    /// Opens what [`Vault::seal`] made for a place outside the store, such as a cookie.
+    pub fn open_detached<V: Value>(
+        &self,
+        table: Table<V>,
+        place: &[u8],
+        sealed: &[u8],
+    ) -> Result<V, StoreError> {
+        self.open(table, place, sealed)
     }
 
     /// Opens what [`Vault::seal`] made for this row.

@@ -6,7 +6,7 @@
 
 mod api_keys;
 mod patients;
-mod sessions;
+pub(crate) mod sessions;
 
 use std::sync::Arc;
 

@@ -1,0 +1,333 @@
+//! Departures and arrivals: a patient leaves for a hospital, and comes back with a grant or with a reason.
+
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Timestamp;
+use crate::events::Incident;
+use crate::grants::grant::{self, Grant, PULLS_WANTED, PullWanted};
+use crate::grants::{Connection, ConnectionStatus, FailureNote, Grants, lock};
+use crate::id::{ConnectionId, EhrClientId, Id as _, PatientSessionId, SourceId};
+use crate::smart::ehr_error::{FailureCode, WhoActs};
+use crate::smart::launch::Exchanged;
+use crate::smart::scopes::ScopeSet;
+use crate::smart::{CallbackQuery, Departure, LaunchFailure, Launcher, Returned, StaleReturn};
+use crate::store::{Change, StoreError};
+use crate::workspaces::{PatientSession, SessionMode, sessions};
+
+/// How long a browser that came twice waits for the outcome of the first time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A launch that has ended, well or not.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// The journey.
+    pub session: PatientSessionId,
+    /// The outcome, kept as a connection.
+    pub connection: ConnectionId,
+    /// The attempt's cookie, to be cleared; `None` when it was cleared before.
+    pub cookie: Option<String>,
+}
+
+/// What an outcome is about.
+struct About<'a> {
+    session: PatientSessionId,
+    source: SourceId,
+    ehr_client: EhrClientId,
+    requested: &'a str,
+    started_at: Timestamp,
+}
+
+impl Grants {
+    /// Prepares a patient's departure to a source. When that fails, the failure is kept, and its connection id returned.
+    pub async fn begin(
+        &self,
+        session: &PatientSession,
+        source: SourceId,
+    ) -> Result<Result<Departure, ConnectionId>, StoreError> {
+        let Some((server, registration)) = self.parties(source) else {
+            let staff = "The source or its EHR client is no longer there. Who acts: you (the clinic).";
+            let failure =
+                LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned());
+            return Ok(Err(self.note_departure_failure(session, source, None, failure).await?));
+        };
+        let (ehr_client, registration) = registration;
+        let begun = self.0.launcher.begin(session.id, (source, &server), (ehr_client, &registration)).await;
+        match begun {
+            Ok(departure) => Ok(Ok(departure)),
+            Err(failure) => {
+                Ok(Err(self.note_departure_failure(session, source, Some(ehr_client), failure).await?))
+            }
+        }
+    }
+
+    /// Takes a browser back from a hospital, finishes the launch and keeps its outcome.
+    pub async fn callback(
+        &self,
+        query: CallbackQuery,
+        cookies: &[(String, String)],
+    ) -> Result<Landed, StaleReturn> {
+        let returned = match self.0.launcher.take_back(&query, cookies).await {
+            Err(StaleReturn::Repeated { session, connection }) => {
+                self.wait_until_finished(connection).await;
+                return Ok(Landed { session, connection, cookie: None });
+            }
+            other => other?,
+        };
+        let (finished, waiting) = watch::channel(false);
+        lock(&self.0.finishing).insert(returned.connection, waiting);
+        let (tell, told) = oneshot::channel();
+        let grants = self.clone();
+        // The exchange goes on when the browser does not wait for it: its tokens must not be lost half-way.
+        self.0.shutdown.spawn(async move {
+            let slot = returned.connection;
+            let landed = grants.land(returned, query).await;
+            lock(&grants.0.finishing).remove(&slot);
+            finished.send_replace(true);
+            let _ = tell.send(landed);
+        });
+        told.await.unwrap_or(Err(StoreError::Closed)).map_err(StaleReturn::from)
+    }
+
+    async fn wait_until_finished(&self, connection: ConnectionId) {
+        let waiting = lock(&self.0.finishing).get(&connection).cloned();
+        if let Some(mut waiting) = waiting {
+            let _ = tokio::time::timeout(PATIENCE, waiting.wait_for(|finished| *finished)).await;
+        }
+    }
+
+    async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landed, StoreError> {
+        let attempt = &returned.attempt;
+        let outcome = match self.parties(attempt.source) {
+            Some((server, (_, registration))) => {
+                self.0.launcher.finish(attempt, query, &server, &registration).await
+            }
+            None => {
+                let staff =
+                    "The source was removed while the patient was signing in. Who acts: you (the clinic).";
+                Err(LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned()))
+            }
+        };
+        let about = About {
+            session: attempt.session,
+            source: attempt.source,
+            ehr_client: attempt.ehr_client,
+            requested: &attempt.requested,
+            started_at: attempt.started_at,
+        };
+        let connection = match outcome {
+            Ok(exchanged) => self.keep(&about, &returned, exchanged).await?,
+            Err(failure) => self.keep_failure(&about, returned.connection, failure).await?,
+        };
+        Ok(Landed { session: attempt.session, connection, cookie: Some(returned.cookie) })
+    }
+
+    /// Connection, grant, what the session notes of it and the wish for a pull: one transaction.
+    async fn keep(
+        &self,
+        about: &About<'_>,
+        returned: &Returned,
+        exchanged: Exchanged,
+    ) -> Result<ConnectionId, StoreError> {
+        let now = self.0.clock.now();
+        for warning in &exchanged.warnings {
+            tracing::warn!(source = %about.source, warning, "launch finished with a warning");
+        }
+        let requested: Vec<String> = texts(&ScopeSet::parse(about.requested));
+        let scopes = exchanged.tokens.scope.as_ref().map_or_else(|| requested.clone(), texts);
+        let grant = Grant {
+            access_token: exchanged.tokens.access_token,
+            received_at: exchanged.received_at,
+            expires_at: exchanged.received_at.after(exchanged.tokens.expires_in),
+            refresh_token: exchanged.tokens.refresh_token,
+            superseded: None,
+            token_server: exchanged.token_server,
+        };
+        let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
+        let (id, attempt, ehr_patient) = (returned.connection, returned.attempt.clone(), exchanged.patient);
+        let launcher: Launcher = self.0.launcher.clone();
+        let kept = self
+            .0
+            .store
+            .write(move |change| {
+                let Some(session) = sessions::by_id(change, session_id)? else {
+                    return Ok(Kept::NoSession);
+                };
+                let earlier = Connection::of_patient(change, session.patient)?;
+                let mut known =
+                    earlier.into_iter().filter(|other| other.source == source && other.ehr_patient.is_some());
+                // One patient's record never lands on another's: who comes back as somebody else is stopped.
+                let mut same = None;
+                for other in known.by_ref() {
+                    if other.ehr_patient.as_ref() != Some(&ehr_patient) {
+                        return Ok(Kept::OtherPatient);
+                    }
+                    if other.status != ConnectionStatus::Disconnected && same.is_none() {
+                        same = Some(other);
+                    }
+                }
+                let connection = Connection {
+                    id: same.as_ref().map_or(id, |same| same.id),
+                    workspace: session.workspace,
+                    patient: session.patient,
+                    source,
+                    ehr_client,
+                    session: Some(session_id),
+                    status: ConnectionStatus::Active,
+                    ehr_patient: Some(ehr_patient),
+                    requested_scopes: requested,
+                    scopes,
+                    failure: None,
+                    created_at: same.as_ref().map_or(now, |same| same.created_at),
+                    updated_at: now,
+                };
+                connection.put(change);
+                connection.note_attempt(change, session_id, now);
+                launcher.settle(change, &attempt, id, connection.id)?;
+                grant::put(change, connection.id, &grant);
+                change.put(PULLS_WANTED, &connection.id.to_bytes(), &PullWanted { since: now });
+                finish_direct(change, &session, now)?;
+                Ok::<_, StoreError>(Kept::As(connection.id))
+            })
+            .await?;
+        match kept {
+            Kept::As(connection) => {
+                self.forget(&[connection]);
+                self.0.wanted.send_modify(|count| *count = count.wrapping_add(1));
+                Ok(connection)
+            }
+            Kept::OtherPatient => self.keep_failure(about, id, other_patient()).await,
+            Kept::NoSession => {
+                let staff = "The patient was deleted while signing in; the access that came was not kept. \
+                             Who acts: nobody.";
+                let failure =
+                    LaunchFailure::ours(FailureCode::SessionExpired, WhoActs::Nobody, staff.to_owned());
+                self.keep_failure(about, id, failure).await
+            }
+        }
+    }
+
+    async fn note_departure_failure(
+        &self,
+        session: &PatientSession,
+        source: SourceId,
+        ehr_client: Option<EhrClientId>,
+        failure: LaunchFailure,
+    ) -> Result<ConnectionId, StoreError> {
+        let now = self.0.clock.now();
+        let ehr_client = ehr_client.unwrap_or_else(|| EhrClientId::from_bytes([0; 16]));
+        let about = About { session: session.id, source, ehr_client, requested: "", started_at: now };
+        self.keep_failure(&about, self.0.random.id(now), failure).await
+    }
+
+    /// A failed attempt is kept too: as a connection for the app, as an incident for staff, and as one line in the log.
+    async fn keep_failure(
+        &self,
+        about: &About<'_>,
+        id: ConnectionId,
+        failure: LaunchFailure,
+    ) -> Result<ConnectionId, StoreError> {
+        let now = self.0.clock.now();
+        let reference = self.0.random.reference();
+        tracing::warn!(
+            reference = %reference,
+            source = %about.source,
+            code = failure.code.as_str(),
+            correlation_id = failure.correlation_id,
+            seconds_away = now.since(about.started_at).as_secs(),
+            "launch failed"
+        );
+        let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
+        let requested = texts(&ScopeSet::parse(about.requested));
+        self.0
+            .store
+            .write(move |change| {
+                let mut incident = Incident {
+                    reference,
+                    at: now,
+                    workspace: None,
+                    source: Some(source),
+                    code: failure.code.as_str().to_owned(),
+                    staff: failure.staff,
+                    who_acts: failure.who.words().to_owned(),
+                    correlation_id: failure.correlation_id,
+                };
+                if let Some(session) = sessions::by_id(change, session_id)? {
+                    incident.workspace = Some(session.workspace);
+                    let connection = Connection {
+                        id,
+                        workspace: session.workspace,
+                        patient: session.patient,
+                        source,
+                        ehr_client,
+                        session: Some(session_id),
+                        status: ConnectionStatus::Failed,
+                        ehr_patient: None,
+                        requested_scopes: requested,
+                        scopes: Vec::new(),
+                        failure: Some(FailureNote {
+                            code: failure.code,
+                            at: now,
+                            reference,
+                            patient: failure.patient,
+                            who: failure.who,
+                            more_information: failure.more_information,
+                        }),
+                        created_at: now,
+                        updated_at: now,
+                    };
+                    connection.put(change);
+                    connection.note_attempt(change, session_id, now);
+                    finish_direct(change, &session, now)?;
+                }
+                incident.put(change);
+                Ok::<_, StoreError>(id)
+            })
+            .await
+    }
+}
+
+enum Kept {
+    As(ConnectionId),
+    OtherPatient,
+    NoSession,
+}
+
+/// In direct mode the return from the hospital ends the journey, however it went.
+fn finish_direct(
+    change: &mut Change<'_>,
+    session: &PatientSession,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if matches!(session.mode, SessionMode::Direct(_)) {
+        sessions::complete(change, session.id, now)?;
+    }
+    Ok(())
+}
+
+fn texts(scopes: &ScopeSet) -> Vec<String> {
+    scopes.iter().map(|scope| scope.as_str().to_owned()).collect()
+}
+
+fn other_patient() -> LaunchFailure {
+    let staff = "This patient is connected to the source already, with another record there. The new access was not \
+                 kept, so that two people's records cannot be mixed. Who acts: you (the clinic): find out which record \
+                 is the right one; if the first was wrong, delete the patient here and start again.";
+    LaunchFailure {
+        patient: crate::smart::ehr_error::PatientText::RecordNotAvailable,
+        ..LaunchFailure::ours(FailureCode::OauthCallbackFailed, WhoActs::Clinic, staff.to_owned())
+    }
+}
+
+impl Grants {
+    /// The two sides of a launch at a source: its server, and our registration there.
+    pub(super) fn parties(
+        &self,
+        source: SourceId,
+    ) -> Option<(crate::smart::EhrServer, (EhrClientId, crate::smart::Registration))> {
+        let source = self.0.directory.source(source)?;
+        let client = self.0.directory.client(source.ehr_client)?;
+        Some((source.server(), (client.id, client.registration())))
+    }
+}

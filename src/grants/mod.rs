@@ -1,0 +1,91 @@
+//! Custody of what patients agreed to. Whoever needs an access token asks here, and after the first exchange only this
+//! room talks to token endpoints. Knows no routes.
+
+mod arrivals;
+mod connections;
+mod custody;
+mod grant;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::crypto::Random;
+use crate::directory::Directory;
+use crate::id::ConnectionId;
+use crate::shutdown::Shutdown;
+use crate::smart::{Launcher, TokenClient};
+use crate::store::Store;
+
+pub use arrivals::Landed;
+pub use connections::{Connection, ConnectionStatus, FailureNote};
+pub use custody::{Access, AccessError};
+pub use grant::{PULLS_WANTED, PullWanted, remove_in};
+
+use custody::Fresh;
+
+/// Connections and their grants. Clones share them.
+#[derive(Clone)]
+pub struct Grants(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    random: Random,
+    directory: Directory,
+    launcher: Launcher,
+    tokens: TokenClient,
+    shutdown: Shutdown,
+    /// Access tokens in use, so that the common case needs neither the store nor a key.
+    fresh: Mutex<HashMap<ConnectionId, Fresh>>,
+    /// One gate a connection: at most one refresh of it is in flight.
+    gates: Mutex<HashMap<ConnectionId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Launches that are being finished, for a browser that comes twice.
+    finishing: Mutex<HashMap<ConnectionId, watch::Receiver<bool>>>,
+    /// Tells the puller that a connection wants one.
+    wanted: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Grants {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Grants")
+    }
+}
+
+impl Grants {
+    /// Over the parts it uses.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        random: Random,
+        directory: Directory,
+        launcher: Launcher,
+        tokens: TokenClient,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            random,
+            directory,
+            launcher,
+            tokens,
+            shutdown,
+            fresh: Mutex::default(),
+            gates: Mutex::default(),
+            finishing: Mutex::default(),
+            wanted: watch::Sender::new(0),
+        }))
+    }
+
+    /// Changes each time a connection wants its records pulled.
+    pub fn pulls_wanted(&self) -> watch::Receiver<u64> {
+        self.0.wanted.subscribe()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

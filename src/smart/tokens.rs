@@ -1,0 +1,201 @@
+//! Calls to token endpoints: exchanging a code, refreshing, giving back. Each with fresh client authentication.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use url::form_urlencoded::byte_serialize;
+
+use crate::clock::Clock;
+use crate::config::AuthMethod;
+use crate::crypto::{Random, base64};
+use crate::outbound::{Call, Outbound, OutboundError, Reach, Reply};
+use crate::secret::Secret;
+use crate::smart::assertion::{CLIENT_ASSERTION_TYPE, ClientAssertion, client_assertion};
+use crate::smart::ehr_error::EhrError;
+use crate::smart::keys::{SigningError, SigningKeys};
+use crate::smart::pkce::CodeVerifier;
+use crate::smart::server::{Registration, TokenServer};
+use crate::smart::token_response::{
+    AuthorizationCode, ErrorBody, RefreshToken, TokenResponse, TokenResponseError, parse_error_body,
+    parse_token_response,
+};
+
+/// Why a token endpoint gave no token.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TokenFailure {
+    /// The authorization server itself said no.
+    #[error("the authorization server refused with `{}` (status {status})", error.oauth_code.as_deref().unwrap_or("?"))]
+    Refused {
+        /// What it said.
+        error: Box<EhrError>,
+        /// The status it said it with.
+        status: u16,
+    },
+    /// Something in front of it answered; that says nothing about the grant.
+    #[error("the token endpoint answered with status {status}, but not as an authorization server does")]
+    NotOAuth {
+        /// The status.
+        status: u16,
+        /// When to try again, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// Success, but without a usable token.
+    #[error("the token endpoint's answer cannot be used: {0}")]
+    Unusable(TokenResponseError),
+    /// No answer.
+    #[error("the token endpoint gave no answer: {0}")]
+    NoAnswer(#[from] OutboundError),
+    /// We could not sign.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+}
+
+/// Talks to token endpoints.
+#[derive(Debug, Clone)]
+pub struct TokenClient {
+    outbound: Outbound,
+    keys: SigningKeys,
+    clock: Clock,
+    random: Random,
+}
+
+impl TokenClient {
+    /// Signs with `keys`, calls through `outbound`.
+    pub fn new(outbound: Outbound, keys: SigningKeys, clock: Clock, random: Random) -> Self {
+        Self { outbound, keys, clock, random }
+    }
+
+    /// Exchanges a code (RFC 6749 section 4.1.3, with PKCE). Never to be tried again with the same code.
+    pub async fn exchange(
+        &self,
+        server: &TokenServer,
+        registration: &Registration,
+        reach: Reach,
+        code: &AuthorizationCode,
+        verifier: &CodeVerifier,
+        redirect_uri: &str,
+    ) -> Result<TokenResponse, TokenFailure> {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", verifier.expose()),
+        ];
+        let reply = self.post(server.endpoint.url(), server, registration, reach, &fields).await?;
+        read(&reply)
+    }
+
+    /// Refreshes (RFC 6749 section 6).
+    pub async fn refresh(
+        &self,
+        server: &TokenServer,
+        registration: &Registration,
+        reach: Reach,
+        refresh_token: &RefreshToken,
+    ) -> Result<TokenResponse, TokenFailure> {
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        let reply = self.post(server.endpoint.url(), server, registration, reach, &fields).await?;
+        read(&reply)
+    }
+
+    /// Gives a refresh token back (RFC 7009); `false` when the server has no place for that.
+    pub async fn revoke(
+        &self,
+        server: &TokenServer,
+        registration: &Registration,
+        reach: Reach,
+        refresh_token: &RefreshToken,
+    ) -> Result<bool, TokenFailure> {
+        let Some(revocation) = &server.revocation else { return Ok(false) };
+        let fields = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
+        let reply = self.post(revocation.url(), server, registration, reach, &fields).await?;
+        if reply.status.is_success() { Ok(true) } else { Err(refusal(&reply)) }
+    }
+
+    async fn post(
+        &self,
+        url: &url::Url,
+        server: &TokenServer,
+        registration: &Registration,
+        reach: Reach,
+        fields: &[(&str, &str)],
+    ) -> Result<Reply, TokenFailure> {
+        let mut fields = fields.to_vec();
+        let assertion;
+        let mut basic = None;
+        match registration.auth {
+            AuthMethod::PrivateKeyJwt => {
+                assertion = self.assertion(server, registration).await?;
+                if server.send_client_id {
+                    fields.push(("client_id", &registration.client_id));
+                }
+                fields.push(("client_assertion_type", CLIENT_ASSERTION_TYPE));
+                fields.push(("client_assertion", assertion.expose()));
+            }
+            AuthMethod::ClientSecretBasic => basic = Some(basic_credentials(registration)),
+            AuthMethod::ClientSecretPost => {
+                fields.push(("client_id", &registration.client_id));
+                fields
+                    .push(("client_secret", registration.client_secret.as_ref().map_or("", Secret::expose)));
+            }
+            AuthMethod::None => fields.push(("client_id", &registration.client_id)),
+        }
+        let mut call =
+            Call::form(url.clone(), &fields).accept("application/json").at_most(TokenServer::MOST_BYTES);
+        if let Some(credentials) = basic {
+            call = call.authorization("Basic", credentials.expose());
+        }
+        Ok(self.outbound.send(call, reach).await?)
+    }
+
+    /// A new assertion for this one request: servers refuse a `jti` they have seen.
+    async fn assertion(
+        &self,
+        server: &TokenServer,
+        registration: &Registration,
+    ) -> Result<ClientAssertion, SigningError> {
+        let (client_id, audience) = (registration.client_id.clone(), server.audience.clone());
+        let (clock, random) = (self.clock.clone(), self.random.clone());
+        self.keys
+            .sign(server.algorithm, move |key| client_assertion(key, &client_id, &audience, &clock, &random))
+            .await
+    }
+}
+
+/// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined.
+fn basic_credentials(registration: &Registration) -> Secret {
+    let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+    let secret = registration.client_secret.as_ref().map_or("", Secret::expose);
+    Secret::new(base64(format!("{}:{}", encode(&registration.client_id), encode(secret)).as_bytes()))
+}
+
+fn read(reply: &Reply) -> Result<TokenResponse, TokenFailure> {
+    if reply.status != StatusCode::OK {
+        return Err(refusal(reply));
+    }
+    match parse_token_response(&reply.body) {
+        Err(TokenResponseError::Refused(error)) => {
+            Err(TokenFailure::Refused { error: Box::new(EhrError::from_oauth(&error)), status: 200 })
+        }
+        other => other.map_err(TokenFailure::Unusable),
+    }
+}
+
+fn refusal(reply: &Reply) -> TokenFailure {
+    let status = reply.status.as_u16();
+    match parse_error_body(&reply.body) {
+        // A gateway's 5xx may carry an OAuth-looking body; it still says nothing about the grant.
+        body @ ErrorBody::OAuth(_) if status < 500 && status != 429 => {
+            let error = EhrError::from_body(&body);
+            let error = match reply.header("cerner-correlation-id") {
+                Some(id) => error.with_correlation_id(id),
+                None => error,
+            };
+            TokenFailure::Refused { error: Box::new(error), status }
+        }
+        ErrorBody::OAuth(_) | ErrorBody::NotOAuth(_) => {
+            let seconds = reply.header("retry-after").and_then(|text| text.parse().ok());
+            TokenFailure::NotOAuth { status, retry_after: seconds.map(Duration::from_secs) }
+        }
+    }
+}

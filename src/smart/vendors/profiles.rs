@@ -1,0 +1,163 @@
+//! The table of vendors. Each profile says only what differs from [`GENERIC`].
+
+use std::time::Duration;
+
+use super::{AssertionAudience, DiscoveryStep, IssuerRule, RefreshBehaviour, VendorProfile};
+use crate::config::{AuthMethod, SmartVersion};
+use crate::crypto::Algorithm;
+
+/// A server that follows SMART App Launch and about which nothing else is known.
+pub(super) const GENERIC: VendorProfile = VendorProfile {
+    name: "generic",
+    label: "Another SMART on FHIR server",
+    discovery: &[
+        DiscoveryStep::SmartConfiguration,
+        DiscoveryStep::CapabilityStatement,
+        DiscoveryStep::OpenIdAtBase,
+    ],
+    auth: AuthMethod::PrivateKeyJwt,
+    assertion_algorithms: &[Algorithm::Rs384, Algorithm::Es384],
+    assertion_audience: AssertionAudience::TokenEndpoint,
+    send_client_id: true,
+    send_aud: true,
+    smart_version: SmartVersion::V2,
+    wildcard: false,
+    launch_patient: true,
+    offline_scope: Some("offline_access"),
+    companions: &["Binary", "Provenance"],
+    only_types: None,
+    issuer: IssuerRule::Metadata,
+    nonce_required: false,
+    ask_for_patient: true,
+    refresh_idle_limit: None,
+    refresh: RefreshBehaviour::Either,
+    client_id_per_environment: false,
+    hosts: &[],
+    path_mark: None,
+};
+
+const CERNER: VendorProfile = VendorProfile {
+    name: "cerner",
+    label: "Oracle Health (Cerner), patients",
+    discovery: &[DiscoveryStep::SmartConfiguration, DiscoveryStep::CapabilityStatement],
+    // v2 registrations exist; grants of v1 ones are the ones seen to come back whole.
+    smart_version: SmartVersion::V1,
+    issuer: IssuerRule::TenantIdsp,
+    // `GET Patient` needs a search parameter there.
+    ask_for_patient: false,
+    // Unused for three months, a refresh token is gone.
+    refresh_idle_limit: Some(Duration::from_hours(90 * 24)),
+    hosts: &["fhir-myrecord.cerner.com", "fhir-myrecord-sc.cerner.com", "fhir-open.cerner.com"],
+    ..GENERIC
+};
+
+pub(super) const ALL: &[VendorProfile] = &[
+    CERNER,
+    VendorProfile {
+        name: "cerner-provider",
+        label: "Oracle Health (Cerner), clinicians",
+        // The provider host announces no context-standalone-patient.
+        launch_patient: false,
+        hosts: &["fhir-ehr.cerner.com", "fhir-ehr-code.cerner.com", "fhir-ehr-sc.cerner.com"],
+        ..CERNER
+    },
+    VendorProfile {
+        name: "epic",
+        label: "Epic (MyChart)",
+        discovery: &[
+            DiscoveryStep::SmartConfiguration,
+            DiscoveryStep::OpenIdAtBase,
+            DiscoveryStep::CapabilityStatement,
+        ],
+        // ES384 is accepted by newer versions only.
+        assertion_algorithms: &[Algorithm::Rs384],
+        // The registration's persistent access decides; the scope is harmless and never echoed.
+        offline_scope: Some("offline_access"),
+        ask_for_patient: false,
+        client_id_per_environment: true,
+        hosts: &["fhir.epic.com"],
+        path_mark: Some("/api/FHIR/R4"),
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "athenahealth",
+        label: "athenahealth",
+        // The issuer is the Okta server behind their API host.
+        issuer: IssuerRule::OtherHost(&["athena.okta.com"]),
+        hosts: &["platform.athenahealth.com"],
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "eclinicalworks",
+        label: "eClinicalWorks (healow)",
+        assertion_algorithms: &[Algorithm::Rs384],
+        refresh_idle_limit: Some(Duration::from_hours(90 * 24)),
+        refresh: RefreshBehaviour::Rotates,
+        hosts: &["healow.com", "eclinicalworks.com"],
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "meditech",
+        label: "MEDITECH",
+        auth: AuthMethod::ClientSecretPost,
+        // Greenfield refuses a request that carries it.
+        send_aud: false,
+        smart_version: SmartVersion::V1,
+        hosts: &["meditech.com"],
+        path_mark: Some("/v2/uscore/"),
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "nextgen",
+        label: "NextGen Enterprise",
+        auth: AuthMethod::ClientSecretBasic,
+        smart_version: SmartVersion::V1,
+        // Its documents list `patient/*.*` and no type by name.
+        wildcard: true,
+        hosts: &["fhir.nextgen.com"],
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "veradigm",
+        label: "Veradigm (Allscripts)",
+        auth: AuthMethod::ClientSecretBasic,
+        smart_version: SmartVersion::V1,
+        wildcard: true,
+        issuer: IssuerRule::OtherHost(&["allscripts.com", "veradigm.com"]),
+        hosts: &["allscripts.com", "veradigm.com"],
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "va",
+        label: "VA Lighthouse",
+        auth: AuthMethod::ClientSecretBasic,
+        assertion_audience: AssertionAudience::Registration,
+        send_aud: false,
+        smart_version: SmartVersion::V1,
+        issuer: IssuerRule::OtherHost(&["va.gov", "deptva-eval.okta.com"]),
+        hosts: &["va.gov"],
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "bluebutton",
+        label: "CMS Blue Button (Medicare)",
+        discovery: &[DiscoveryStep::OpenIdAtOrigin, DiscoveryStep::SmartConfiguration],
+        auth: AuthMethod::ClientSecretBasic,
+        smart_version: SmartVersion::V1,
+        // Persistent access belongs to the kind of app, not to a scope.
+        offline_scope: None,
+        companions: &["ExplanationOfBenefit"],
+        only_types: Some(&["Patient", "Coverage", "ExplanationOfBenefit"]),
+        refresh: RefreshBehaviour::Rotates,
+        client_id_per_environment: true,
+        hosts: &["bluebutton.cms.gov"],
+        ..GENERIC
+    },
+    VendorProfile {
+        name: "smart-health-it",
+        label: "SMART Health IT launcher",
+        hosts: &["smarthealthit.org"],
+        ..GENERIC
+    },
+    GENERIC,
+];
