@@ -1,9 +1,12 @@
 //! Chartgate: a SMART on FHIR gateway in one binary. `src/ARCHITECTURE.md` is the map.
 
 pub mod api;
+pub mod app;
 pub mod body;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod crypto;
 pub mod directory;
 pub mod events;
@@ -13,8 +16,10 @@ pub mod id;
 pub mod outbound;
 pub mod records;
 pub mod secret;
+pub mod server;
 pub mod shutdown;
 pub mod smart;
 pub mod store;
 pub mod telemetry;
+pub mod web;
 pub mod workspaces;

@@ -35,6 +35,8 @@ pub const DEFAULTS: &str = include_str!("../../config.toml");
 pub struct Config {
     /// The address patients and EHRs know us by.
     pub public_url: PublicUrl,
+    /// Who the patient's pages speak for.
+    pub clinic_name: String,
     /// Where the store and the local socket live.
     pub data_dir: PathBuf,
     /// The addresses we answer at.
@@ -84,6 +86,7 @@ impl Config {
 
     fn read(root: &mut Section<'_>, credentials: Option<PathBuf>) -> Option<Self> {
         let public_url = root.required(&rules::public_url("public_url"));
+        let clinic_name = root.required(&rules::text("clinic_name", "\"North Clinic\""));
         let data_dir = root.required(&rules::path("data_dir", "\"/var/lib/chartgate\""));
         let listen = root
             .table("listen", |listen| listen.table("public", Listener::read))
@@ -102,6 +105,7 @@ impl Config {
         }
         Some(Self {
             public_url: public_url?,
+            clinic_name: clinic_name?,
             data_dir: data_dir?,
             listen: listen?,
             limits: limits?,

@@ -9,7 +9,7 @@ use crate::events::Incident;
 use crate::grants::grant::{self, Grant, PULLS_WANTED, PullWanted};
 use crate::grants::{Connection, ConnectionStatus, FailureNote, Grants, lock};
 use crate::id::{ConnectionId, EhrClientId, Id as _, PatientSessionId, SourceId};
-use crate::smart::ehr_error::{FailureCode, WhoActs};
+use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
 use crate::smart::launch::Exchanged;
 use crate::smart::scopes::ScopeSet;
 use crate::smart::{CallbackQuery, Departure, LaunchFailure, Launcher, Returned, StaleReturn};
@@ -118,7 +118,7 @@ impl Grants {
         };
         let connection = match outcome {
             Ok(exchanged) => self.keep(&about, &returned, exchanged).await?,
-            Err(failure) => self.keep_failure(&about, returned.connection, failure).await?,
+            Err(failure) => self.keep_failure(&about, returned.connection, failure, Ends::Journey).await?,
         };
         Ok(Landed { session: attempt.session, connection, cookie: Some(returned.cookie) })
     }
@@ -197,13 +197,13 @@ impl Grants {
                 self.0.wanted.send_modify(|count| *count = count.wrapping_add(1));
                 Ok(connection)
             }
-            Kept::OtherPatient => self.keep_failure(about, id, other_patient()).await,
+            Kept::OtherPatient => self.keep_failure(about, id, other_patient(), Ends::Journey).await,
             Kept::NoSession => {
                 let staff = "The patient was deleted while signing in; the access that came was not kept. \
                              Who acts: nobody.";
                 let failure =
                     LaunchFailure::ours(FailureCode::SessionExpired, WhoActs::Nobody, staff.to_owned());
-                self.keep_failure(about, id, failure).await
+                self.keep_failure(about, id, failure, Ends::Journey).await
             }
         }
     }
@@ -218,7 +218,8 @@ impl Grants {
         let now = self.0.clock.now();
         let ehr_client = ehr_client.unwrap_or_else(|| EhrClientId::from_bytes([0; 16]));
         let about = About { session: session.id, source, ehr_client, requested: "", started_at: now };
-        self.keep_failure(&about, self.0.random.id(now), failure).await
+        // Whoever looks at a link, a mail scanner too, must not end the journey because the hospital is down.
+        self.keep_failure(&about, self.0.random.id(now), failure, Ends::Nothing).await
     }
 
     /// A failed attempt is kept too: as a connection for the app, as an incident for staff, and as one line in the log.
@@ -227,6 +228,7 @@ impl Grants {
         about: &About<'_>,
         id: ConnectionId,
         failure: LaunchFailure,
+        ends: Ends,
     ) -> Result<ConnectionId, StoreError> {
         let now = self.0.clock.now();
         let reference = self.0.random.reference();
@@ -279,13 +281,22 @@ impl Grants {
                     };
                     connection.put(change);
                     connection.note_attempt(change, session_id, now);
-                    finish_direct(change, &session, now)?;
+                    if ends == Ends::Journey {
+                        finish_direct(change, &session, now)?;
+                    }
                 }
                 incident.put(change);
                 Ok::<_, StoreError>(id)
             })
             .await
     }
+}
+
+/// What a failure ends, in direct mode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Journey,
+    Nothing,
 }
 
 enum Kept {
@@ -315,7 +326,7 @@ fn other_patient() -> LaunchFailure {
                  kept, so that two people's records cannot be mixed. Who acts: you (the clinic): find out which record \
                  is the right one; if the first was wrong, delete the patient here and start again.";
     LaunchFailure {
-        patient: crate::smart::ehr_error::PatientText::RecordNotAvailable,
+        patient: PatientText::OtherPerson,
         ..LaunchFailure::ours(FailureCode::OauthCallbackFailed, WhoActs::Clinic, staff.to_owned())
     }
 }

@@ -8,16 +8,17 @@ mod grant;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::crypto::Random;
-use crate::directory::Directory;
+use crate::directory::{Directory, Source};
 use crate::id::ConnectionId;
 use crate::shutdown::Shutdown;
 use crate::smart::{Launcher, TokenClient};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 pub use arrivals::Landed;
 pub use connections::{Connection, ConnectionStatus, FailureNote};
@@ -78,6 +79,26 @@ impl Grants {
             finishing: Mutex::default(),
             wanted: watch::Sender::new(0),
         }))
+    }
+
+    /// A connection by its id.
+    pub async fn connection(&self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        self.0.store.read(move |view| Connection::find(view, id)).await
+    }
+
+    /// How long a launch attempt lives.
+    pub fn attempt_lifetime(&self) -> Duration {
+        self.0.launcher.attempt_lifetime()
+    }
+
+    /// The host where the patient of a source signs in, to be named before leaving; the FHIR host when discovery is not
+    /// to be had.
+    pub async fn sign_in_host(&self, source: &Source) -> String {
+        let server = source.server();
+        let found = self.0.launcher.discoverer().discover(&server).await;
+        let host =
+            found.ok().and_then(|found| found.authorization_endpoint.url().host_str().map(str::to_owned));
+        host.unwrap_or_else(|| server.base.host().to_owned())
     }
 
     /// Changes each time a connection wants its records pulled.

@@ -20,8 +20,8 @@ secret_type!(
     ClientAssertion);
 
 /// Signs a new assertion. `audience` is the token endpoint as discovery spells it, unless the vendor profile says
-/// otherwise. Only RS384 and ES384 exist in SMART, so a P-256 key is refused. An RSA signature takes 0.5 to 3 ms: call it
-/// off the async threads.
+/// otherwise. Only RS384 and ES384 exist in SMART, so a P-256 key is refused. An RSA signature takes 0.5 to 3 ms: call
+/// it off the async threads.
 pub fn client_assertion(
     key: &KeyPair,
     client_id: &str,

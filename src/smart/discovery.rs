@@ -1,8 +1,8 @@
 //! What a server says about itself: `smart-configuration`, or the security part of its CapabilityStatement
 //! (SMART App Launch 2.2 "Conformance"; the fallback is that of SMART 1.0).
 //!
-//! Vendors' documents differ in everything but the two endpoints. A field of the wrong type counts as absent and leaves a
-//! warning for staff; only a document without a usable authorization or token endpoint fails.
+//! Vendors' documents differ in everything but the two endpoints. A field of the wrong type counts as absent and leaves
+//! a warning for staff; only a document without a usable authorization or token endpoint fails.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -70,7 +70,8 @@ pub struct SmartConfiguration {
     /// Capabilities, unknown ones included.
     #[serde(default)]
     pub capabilities: Vec<String>,
-    /// Whether S256 is listed; `None` when the field is missing (a fifth of Oracle Health's documents). PKCE is sent always.
+    /// Whether S256 is listed; `None` when the field is missing (a fifth of Oracle Health's documents). PKCE is sent
+    /// always.
     #[serde(default)]
     pub pkce: Option<bool>,
     /// RFC 7009. Epic has none.
@@ -203,8 +204,8 @@ impl SmartConfiguration {
         self.capabilities.iter().any(|known| known == name)
     }
 
-    /// Whether the token endpoint takes this authentication; `None` when the document does not say. Absent does not mean
-    /// Basic here, whatever RFC 8414 section 2 says: vendors leave the field out and want other methods.
+    /// Whether the token endpoint takes this authentication; `None` when the document does not say. Absent does not
+    /// mean Basic here, whatever RFC 8414 section 2 says: vendors leave the field out and want other methods.
     pub fn accepts_auth(&self, method: AuthMethod) -> Option<bool> {
         let name = match method {
             AuthMethod::PrivateKeyJwt => "private_key_jwt",

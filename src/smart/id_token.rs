@@ -31,8 +31,8 @@ secret_type!(
 pub enum ExpectedIssuer {
     /// This one, letter by letter: a trailing slash belongs to it (MEDITECH).
     Equals(String),
-    /// Oracle Health: `{this}/oidc/idsps/{idsp}`, with or without a slash at the end. The tenant's issuer itself is right
-    /// too, for the day they follow the specification.
+    /// Oracle Health: `{this}/oidc/idsps/{idsp}`, with or without a slash at the end. The tenant's issuer itself is
+    /// right too, for the day they follow the specification.
     TenantIdsp(String),
     /// The issuer of discovery, or an https one on one of these hosts (and their subdomains).
     AnyOf {
@@ -239,8 +239,8 @@ impl KeyChoice {
     }
 }
 
-/// Chooses the key by `kid`, checked by type and curve, because Oracle Health's keys say neither `alg` nor `use`. A token
-/// without `kid` is checked with the only key that fits.
+/// Chooses the key by `kid`, checked by type and curve, because Oracle Health's keys say neither `alg` nor `use`. A
+/// token without `kid` is checked with the only key that fits.
 pub fn select_key<'k>(set: &'k Jwks, jws: &Jws) -> Result<&'k Jwk, KeyChoice> {
     let named: Vec<&Jwk> = match jws.kid.as_deref() {
         Some(kid) => set.keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).collect(),

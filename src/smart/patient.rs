@@ -6,23 +6,60 @@ use serde::{Deserialize, Serialize};
 
 use crate::smart::url::FhirBaseUrl;
 
-/// The EHR's id of a patient: a FHIR id, opaque and case-sensitive (digits, a UUID, Epic's `e…`, a negative number in Blue
-/// Button's sandbox). `Debug` hides it, because it names a person.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct EhrPatientId(String);
-
 /// Not usable as a FHIR id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a FHIR id")]
 pub struct BadFhirId;
 
-impl EhrPatientId {
-    /// Reads a bare id. FHIR allows 64 of `A-Z a-z 0-9 - .`; Epic has longer ones, so up to 256 are taken, with every
-    /// character that stands for itself in a URL's path.
-    pub fn parse(text: &str) -> Result<Self, BadFhirId> {
-        if is_fhir_id(text) { Ok(Self(text.to_owned())) } else { Err(BadFhirId) }
-    }
+macro_rules! fhir_id_type {
+    ($(#[$about:meta])* $name:ident, $shown:literal) => {
+        $(#[$about])*
+        #[derive(Clone, PartialEq, Eq, Hash)]
+        pub struct $name(String);
 
+        impl $name {
+            /// Reads a bare id. FHIR allows 64 of `A-Z a-z 0-9 - .`; Epic has longer ones, so up to 256 are taken, with
+            /// every character that stands for itself in a URL's path.
+            pub fn parse(text: &str) -> Result<Self, BadFhirId> {
+                if is_fhir_id(text) { Ok(Self(text.to_owned())) } else { Err(BadFhirId) }
+            }
+
+            /// The id, for a request's path and for the store.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str($shown)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+fhir_id_type!(
+    /// The EHR's id of a patient: opaque and case-sensitive (digits, a UUID, Epic's `e…`, a negative number in Blue
+    /// Button's sandbox). `Debug` hides it, because it names a person.
+    EhrPatientId, "«patient id»");
+fhir_id_type!(
+    /// The EHR's id of something else that belongs to a patient: who signed in, or a visit. Hidden like the patient's.
+    FhirId, "«FHIR id»");
+
+impl EhrPatientId {
     /// Reads `patient` of a token response: a bare id, or what some servers send instead, `Patient/id` or its URL.
     pub fn from_reference(text: &str) -> Result<Self, BadFhirId> {
         let text = text.trim();
@@ -34,39 +71,15 @@ impl EhrPatientId {
             _ => Err(BadFhirId),
         }
     }
-
-    /// The id, for a request's path and for the store.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Debug for EhrPatientId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("«patient id»")
-    }
-}
-
-impl Serialize for EhrPatientId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for EhrPatientId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Who signed in, from the claim `fhirUser` (or `profile`, its older name). `Debug` hides the id.
-#[derive(Clone, PartialEq, Eq)]
+/// Who signed in, from the claim `fhirUser` (or `profile`, its older name).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FhirUser {
     /// `Patient`, `RelatedPerson`, `Person`, `Practitioner` or `PractitionerRole`.
     pub resource_type: UserType,
     /// The id at the server that the claim names.
-    pub id: String,
+    pub id: FhirId,
     /// The claim is an absolute URL that is not below our FHIR base: identity only, no token goes there.
     pub elsewhere: bool,
 }
@@ -103,19 +116,11 @@ impl FhirUser {
     /// Reads an absolute or relative URL; the last two segments count, because old claims point to a DSTU2 base.
     pub fn parse(claim: &str, base: &FhirBaseUrl) -> Option<Self> {
         let (name, id) = split_reference(claim.trim())?;
-        let resource_type = UserType::from_name(name).filter(|_| is_fhir_id(id))?;
+        let resource_type = UserType::from_name(name)?;
+        let id = FhirId::parse(id).ok()?;
         let elsewhere =
             claim.contains("://") && !url::Url::parse(claim.trim()).is_ok_and(|url| base.covers(&url));
-        Some(Self { resource_type, id: id.to_owned(), elsewhere })
-    }
-}
-
-impl fmt::Debug for FhirUser {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("FhirUser")
-            .field("resource_type", &self.resource_type)
-            .field("elsewhere", &self.elsewhere)
-            .finish_non_exhaustive()
+        Some(Self { resource_type, id, elsewhere })
     }
 }
 
@@ -150,15 +155,15 @@ pub enum PatientResolution {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PatientQuestion {
     /// `GET RelatedPerson/{id}`, then `patient`.
-    RelatedPerson(String),
+    RelatedPerson(FhirId),
     /// `GET Person/{id}`, then the one `link` to a Patient.
-    Person(String),
+    Person(FhirId),
     /// `GET Patient`: servers that return the one permitted record.
     OnlyPatient,
 }
 
-/// Decides in the order of SMART: `patient` of the token response, then `fhirUser` when it is a Patient, then the persons
-/// who act for one, then (`ask_for_patient` of the vendor profile) the server's only patient.
+/// Decides in the order of SMART: `patient` of the token response, then `fhirUser` when it is a Patient, then the
+/// persons who act for one, then (`ask_for_patient` of the vendor profile) the server's only patient.
 pub fn resolve_patient(
     token_patient: Option<&EhrPatientId>,
     user: Option<&FhirUser>,
@@ -166,7 +171,7 @@ pub fn resolve_patient(
 ) -> PatientResolution {
     if let Some(id) = token_patient {
         let proxy = user.is_some_and(|user| match user.resource_type {
-            UserType::Patient => user.id != id.as_str(),
+            UserType::Patient => user.id.as_str() != id.as_str(),
             UserType::RelatedPerson => true,
             UserType::Person | UserType::Practitioner | UserType::PractitionerRole => false,
         });
@@ -179,7 +184,7 @@ pub fn resolve_patient(
     };
     let Some(user) = user else { return otherwise };
     match user.resource_type {
-        UserType::Patient => match EhrPatientId::parse(&user.id) {
+        UserType::Patient => match EhrPatientId::parse(user.id.as_str()) {
             Ok(id) => PatientResolution::Known { id, source: PatientSource::FhirUser, proxy: false },
             Err(BadFhirId) => otherwise,
         },
@@ -271,11 +276,11 @@ mod tests {
         let ask = PatientResolution::AskServer;
         assert_eq!(
             resolve_patient(None, Some(&user("RelatedPerson/2")), false),
-            ask(PatientQuestion::RelatedPerson("2".to_owned()))
+            ask(PatientQuestion::RelatedPerson(FhirId::parse("2").expect("an id")))
         );
         assert_eq!(
             resolve_patient(None, Some(&user("Person/2")), false),
-            ask(PatientQuestion::Person("2".to_owned()))
+            ask(PatientQuestion::Person(FhirId::parse("2").expect("an id")))
         );
         assert_eq!(
             resolve_patient(None, Some(&user("https://evil.example/Person/2")), false),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::secret::secret_type;
-use crate::smart::patient::EhrPatientId;
+use crate::smart::patient::{EhrPatientId, FhirId};
 use crate::smart::scopes::ScopeSet;
 
 secret_type!(
@@ -53,7 +53,7 @@ pub struct TokenResponse {
     /// `patient`; may be missing although a patient is in context (Oracle Health).
     pub patient: Option<EhrPatientId>,
     /// `encounter` of an EHR launch.
-    pub encounter: Option<String>,
+    pub encounter: Option<FhirId>,
     /// `tenant`.
     pub tenant: Option<String>,
     /// Which optional members were there but unusable, for staff. Names only, never values.
@@ -109,7 +109,7 @@ pub fn parse_token_response(body: &[u8]) -> Result<TokenResponse, TokenResponseE
         .and_then(|text| EhrPatientId::from_reference(&text).map_err(|_| reader.ignore("patient")).ok());
     let encounter = reader.id("encounter").and_then(|text| {
         let id = text.rsplit('/').next().unwrap_or_default();
-        EhrPatientId::parse(id).map(|_| id.to_owned()).map_err(|_| reader.ignore("encounter")).ok()
+        FhirId::parse(id).map_err(|_| reader.ignore("encounter")).ok()
     });
     let scope = match members.get("scope") {
         Some(Value::String(text)) => Some(ScopeSet::parse(text)),
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(found.scope.as_ref().map(ScopeSet::len), Some(2));
         assert_eq!(found.ignored, Vec::<&str>::new());
         let printed = format!("{found:?}");
-        for secret in ["at-1", "rt-1", "a.b.c", "12724066"] {
+        for secret in ["at-1", "rt-1", "a.b.c", "12724066", "97953489"] {
             assert!(!printed.contains(secret), "{printed}");
         }
     }
@@ -328,7 +328,7 @@ mod tests {
         let by_reference =
             parse(&json!({"patient": "Patient/e-1", "encounter": "Encounter/2"})).expect("a success");
         assert_eq!(by_reference.patient.as_ref().map(EhrPatientId::as_str), Some("e-1"));
-        assert_eq!(by_reference.encounter.as_deref(), Some("2"));
+        assert_eq!(by_reference.encounter.as_ref().map(FhirId::as_str), Some("2"));
         let by_number = parse(&json!({"patient": -201_400})).expect("a success");
         assert_eq!(by_number.patient.as_ref().map(EhrPatientId::as_str), Some("-201400"));
     }

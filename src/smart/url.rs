@@ -40,8 +40,9 @@ pub enum BadUrl {
     Tenant,
 }
 
-/// The server we read from: `iss` of an EHR launch, `aud` we send. Scheme and host are lower case, a default port, trailing
-/// slashes and a pasted `/metadata` are gone; the path is kept as written, because tenant ids are case-sensitive.
+/// The server we read from: `iss` of an EHR launch, `aud` we send. Scheme and host are lower case, a default port,
+/// trailing slashes and a pasted `/metadata` are gone; the path is kept as written, because tenant ids are
+/// case-sensitive.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FhirBaseUrl {
     origin: String,
@@ -57,8 +58,8 @@ impl FhirBaseUrl {
             return Err(BadUrl::QueryOrFragment);
         }
         let raw = raw_path(text).ok_or(BadUrl::Malformed)?;
-        // The URL parser resolves dot segments, encoded ones too, and encodes what must be encoded: a path that it changes
-        // is one on which two servers can disagree.
+        // The URL parser resolves dot segments, encoded ones too, and encodes what must be encoded: a path that it
+        // changes is one on which two servers can disagree.
         if !raw.is_empty() && raw != url.path() || has_dot_segment(raw) {
             return Err(BadUrl::Path);
         }
@@ -88,8 +89,8 @@ impl FhirBaseUrl {
         }
     }
 
-    /// An address below this base, made by text: `base/` and then `relative` as it is, so that an opaque query keeps its
-    /// spelling. A `relative` that begins with `?` asks the base itself. Refuses what would leave the base.
+    /// An address below this base, made by text: `base/` and then `relative` as it is, so that an opaque query keeps
+    /// its spelling. A `relative` that begins with `?` asks the base itself. Refuses what would leave the base.
     pub fn join(&self, relative: &str) -> Result<Url, BadUrl> {
         let relative = relative.trim_start_matches('/');
         let glue = if relative.is_empty() || relative.starts_with('?') { "" } else { "/" };

@@ -177,6 +177,11 @@ impl Sessions {
         Ok(found.filter(|session| session.workspace == workspace))
     }
 
+    /// The session of this id, whoever's it is: for arrivals, which know it from their own sealed attempt.
+    pub async fn by_id(&self, id: PatientSessionId) -> Result<Option<PatientSession>, StoreError> {
+        self.store.read(move |view| by_id(view, id)).await
+    }
+
     /// The session behind a link.
     pub async fn by_token(&self, token: SessionToken) -> Result<Option<PatientSession>, StoreError> {
         self.store

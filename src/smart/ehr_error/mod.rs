@@ -1,12 +1,12 @@
-//! Why an EHR refused, for three readers: the patient (what happened and who acts), staff (code, urn and fix) and the log
-//! (fields, no text of strangers). Oracle Health writes its diagnosis as a urn inside `error_uri`; the table of them, and of
-//! the plain OAuth codes for everybody else, is in `table.rs`, the patients' words are in `texts.rs`.
+//! Why an EHR refused, for three readers: the patient (what happened and who acts), staff (code, urn and fix) and the
+//! log (fields, no text of strangers). Oracle Health writes its diagnosis as a urn inside `error_uri`; the table of
+//! them, and of the plain OAuth codes for everybody else, is in `table.rs`, the patients' words are in `texts.rs`.
 
 mod table;
 mod texts;
 
 pub use table::{Diagnosis, OAUTH_DIAGNOSES, URN_DIAGNOSES};
-pub use texts::{PatientMessage, PatientText};
+pub use texts::PatientText;
 
 use std::fmt::Write as _;
 
@@ -151,8 +151,8 @@ impl EhrError {
         }
     }
 
-    /// From a `WWW-Authenticate` header, or from the text that the gateway in front of Oracle Health's FHIR servers puts into
-    /// `message`: `code="urn:…", error="insufficient_scope"`.
+    /// From a `WWW-Authenticate` header, or from the text that the gateway in front of Oracle Health's FHIR servers
+    /// puts into `message`: `code="urn:…", error="insufficient_scope"`.
     pub fn from_challenge(text: &str) -> Self {
         let urn = text.find(URN_PREFIX).map(|at| {
             let letters = |letter: char| letter.is_ascii_alphanumeric() || ":_-.".contains(letter);

@@ -1,5 +1,5 @@
-//! The tables. A line without OAuth codes is shown by the EHR on its own page: the browser never comes back to us, so these
-//! lines are for staff who are told "I saw an error at the hospital".
+//! The tables. A line without OAuth codes is shown by the EHR on its own page: the browser never comes back to us, so
+//! these lines are for staff who are told "I saw an error at the hospital".
 
 use super::{FailureCode, PatientText, Stage, WhoActs};
 
@@ -83,7 +83,8 @@ const SERVER_ERROR: &[&str] = &["server_error"];
 const UNAUTHORIZED: &[&str] = &["unauthorized_client"];
 const PAGE: &[&str] = &[];
 
-/// Oracle Health's urns, without `urn:cerner:error:authorization-server:` (the last three: without `urn:cerner:error:`).
+/// Oracle Health's urns, without `urn:cerner:error:authorization-server:` (the last three: without
+/// `urn:cerner:error:`).
 #[rustfmt::skip]
 pub const URN_DIAGNOSES: &[Diagnosis] = &[
     line("oauth2:grant:invalid-request", INVALID_REQUEST, OURS, "The authorization request was malformed.", FIX_REPORT),

@@ -17,9 +17,9 @@ pub enum LaunchMode {
 /// `types` and of the profile's companions, in the syntax of the registration (`version`).
 ///
 /// `supported` is `scopes_supported` of discovery. Where it names resource scopes it is followed type by type, letters
-/// included (Oracle Health lists `patient/Observation.s` and refuses `.rs`); a type it does not have is left out. Where it
-/// names none (Epic, athenahealth) the plain list is asked for, because such a list says nothing about resources. The scopes
-/// that are not about resources are asked for in any case: servers support more than they list.
+/// included (Oracle Health lists `patient/Observation.s` and refuses `.rs`); a type it does not have is left out. Where
+/// it names none (Epic, athenahealth) the plain list is asked for, because such a list says nothing about resources.
+/// The scopes that are not about resources are asked for in any case: servers support more than they list.
 pub fn choose(
     types: &[&str],
     version: SmartVersion,
@@ -56,13 +56,7 @@ impl Offer {
     }
 
     fn allows_wildcard(&self) -> bool {
-        self.0.is_empty()
-            || self.0.iter().any(|scope| scope.is_wildcard() && !self.readable(scope).is_empty())
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as a question to the offer")]
-    fn readable(&self, scope: &ResourceScope) -> Permissions {
-        scope.permissions.intersection(Permissions::READ_SEARCH)
+        self.0.is_empty() || self.0.iter().any(|scope| scope.is_wildcard() && !readable(scope).is_empty())
     }
 
     /// The scope to ask for `name`, or `None` when the server says it does not have the type.
@@ -77,11 +71,16 @@ impl Offer {
         // What is said about the type itself counts more than a wildcard.
         let permissions = [name, "*"].into_iter().find_map(|wanted| {
             let all = self.0.iter().filter(usable).filter(|scope| scope.resource_type == wanted);
-            let offered = all.fold(Permissions::NONE, |sum, scope| sum.union(self.readable(scope)));
+            let offered = all.fold(Permissions::NONE, |sum, scope| sum.union(readable(scope)));
             (!offered.is_empty()).then_some(offered)
         })?;
         Some(Scope::on(name, if same_syntax { permissions } else { plain }, version))
     }
+}
+
+/// What we would use of a scope: nothing is ever written.
+fn readable(scope: &ResourceScope) -> Permissions {
+    scope.permissions.intersection(Permissions::READ_SEARCH)
 }
 
 /// `Binary` cannot be searched, so asking for it would be refused by a strict server.

@@ -1,5 +1,5 @@
-//! What was granted of what was asked. Servers grant less without a word, more, in another syntax, or in pieces narrowed
-//! by category; none of that is an error, and each has its meaning for the patient.
+//! What was granted of what was asked. Servers grant less without a word, more, in another syntax, or in pieces
+//! narrowed by category; none of that is an error, and each has its meaning for the patient.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +58,8 @@ impl ScopeReport {
 }
 
 /// Compares. `granted` is `scope` of the token response: RFC 6749 section 5.1 lets the server leave it out when nothing
-/// changed, so `None` means "as asked", while an empty set means that nothing was granted. `offline_access` is not compared:
-/// Epic gives a refresh token without echoing it, so only the token itself decides.
+/// changed, so `None` means "as asked", while an empty set means that nothing was granted. `offline_access` is not
+/// compared: Epic gives a refresh token without echoing it, so only the token itself decides.
 pub fn compare(requested: &ScopeSet, granted: Option<&ScopeSet>) -> ScopeReport {
     let granted = granted.unwrap_or(requested);
     let mut types: Vec<TypeAccess> = Vec::new();
@@ -82,8 +82,8 @@ pub fn compare(requested: &ScopeSet, granted: Option<&ScopeSet>) -> ScopeReport 
     ScopeReport { types, unasked }
 }
 
-/// The types asked for. A wildcard stands for itself when it came back, else for the types that did (NextGen and the SMART
-/// launcher may expand it).
+/// The types asked for. A wildcard stands for itself when it came back, else for the types that did (NextGen and the
+/// SMART launcher may expand it).
 fn requested_types(requested: &ScopeSet, granted: &ScopeSet) -> Vec<String> {
     let patient = |set: &ScopeSet| -> Vec<String> {
         let scopes = set.resources().filter(|scope| scope.level == Level::Patient);

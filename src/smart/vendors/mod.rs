@@ -158,7 +158,8 @@ impl VendorProfile {
     }
 }
 
-/// Which profile fits an address: by host, else by a path that one vendor's customers have; `generic` when neither says.
+/// Which profile fits an address: by host, else by a path that one vendor's customers have; `generic` when neither
+/// says.
 pub fn guess_vendor(base: &FhirBaseUrl) -> &'static str {
     VendorProfile::all()
         .find(|profile| profile.has_host(base.host()))

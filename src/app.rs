@@ -1,0 +1,458 @@
+//! Builds every part once, starts and stops them, and leads each request to its handler. The only file that knows all
+//! parts, and the details of none.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::net::TcpListener;
+use tracing::Instrument as _;
+
+use crate::api::{Api, ApiRequest, Query};
+use crate::body::Body;
+use crate::clock::Clock;
+use crate::config::{Config, Environment};
+use crate::crypto::{Algorithm, Random};
+use crate::directory::{Directory, DirectoryError, NewEhrClient, NewSource};
+use crate::grants::Grants;
+use crate::http::{Answer, Guard, HeaderPolicy, Method405, Miss, Problem, ProblemKind, RequestId, Route};
+use crate::outbound::{Outbound, OutboundSettings, OutboundSetupError};
+use crate::records::{PullSettings, Records};
+use crate::server::{self, Peer, ReadError, RequestBody, Transport};
+use crate::shutdown::Shutdown;
+use crate::smart::keys::SigningError;
+use crate::smart::server::Overrides;
+use crate::smart::{Discoverer, FhirBaseUrl, Launcher, SigningKeys, TokenClient};
+use crate::store::{Store, StoreError};
+use crate::web::assets;
+use crate::web::connect::handlers::{Connect, PageRequest, PageTrouble};
+use crate::web::connect::words::Trouble;
+use crate::web::home::{HomePage, home_page};
+use crate::workspaces::{ApiKeys, Patients, Sessions, Workspaces};
+
+/// How long caches may keep our JWKS, in seconds: short enough for a rotation, long enough for a busy EHR.
+const JWKS_LIFE: u32 = 900;
+/// Pages name their assets with a digest in the query, so an asset never changes under its address.
+const ASSET_LIFE: u32 = 31_536_000;
+
+/// Why the appliance could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The signing keys.
+    #[error(transparent)]
+    Keys(#[from] SigningError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Outbound(#[from] OutboundSetupError),
+    /// What the configuration lists cannot be added.
+    #[error("`{name}` of the configuration cannot be used: {cause}")]
+    Listed {
+        /// Of the entry.
+        name: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// What the appliance is built from, besides its configuration.
+#[derive(Debug)]
+pub struct Ground {
+    /// The opened store.
+    pub store: Store,
+    /// Now.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// More certificate authorities to trust, in PEM.
+    pub authorities: Option<Vec<u8>>,
+    /// How patiently records are pulled.
+    pub pulls: PullSettings,
+}
+
+/// The appliance: its parts, each built once. Clones share them.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts that commands use, too.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its configuration.
+    pub config: Config,
+    /// The store.
+    pub store: Store,
+    /// Now.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Calls to the outside.
+    pub outbound: Outbound,
+    /// Owners.
+    pub workspaces: Workspaces,
+    /// Their keys.
+    pub api_keys: ApiKeys,
+    /// Journeys.
+    pub sessions: Sessions,
+    /// Where to connect.
+    pub directory: Directory,
+    /// What EHRs say about themselves.
+    pub discoverer: Discoverer,
+    /// Our signing keys.
+    pub signing_keys: SigningKeys,
+    /// Connections.
+    pub grants: Grants,
+    /// Records.
+    pub records: Records,
+    /// The signal to stop.
+    pub shutdown: Shutdown,
+    api: Api,
+    connect: Connect,
+}
+
+impl App {
+    /// Builds the parts, makes the workspaces, keys and entries that the configuration asks for.
+    pub async fn build(config: Config, ground: Ground) -> Result<Self, StartError> {
+        let Ground { store, clock, random, authorities, pulls } = ground;
+        let shutdown = Shutdown::default();
+        let outbound = Outbound::new(&OutboundSettings {
+            timeout: config.outbound.timeout,
+            connect_timeout: config.outbound.connect_timeout,
+            allowed_networks: config.outbound.allow_private.clone(),
+            extra_authorities: authorities,
+        })?;
+        let discoverer = Discoverer::new(outbound.clone(), clock.clone());
+        let signing_keys = SigningKeys::load(store.clone(), clock.clone(), random.clone())?;
+        signing_keys.ensure().await?;
+        let tokens = TokenClient::new(outbound.clone(), signing_keys.clone(), clock.clone(), random.clone());
+        let launcher = Launcher::new(
+            store.clone(),
+            discoverer.clone(),
+            tokens.clone(),
+            clock.clone(),
+            random.clone(),
+            config.public_url.redirect_uri(),
+            config.launch.attempt_lifetime,
+        );
+        let directory = Directory::load(store.clone(), clock.clone(), random.clone())?;
+        let grants = Grants::new(
+            store.clone(),
+            clock.clone(),
+            random.clone(),
+            directory.clone(),
+            launcher,
+            tokens,
+            shutdown.clone(),
+        );
+        let records = Records::new(
+            store.clone(),
+            clock.clone(),
+            random.clone(),
+            outbound.clone(),
+            grants.clone(),
+            pulls,
+            shutdown.clone(),
+        );
+        let workspaces = Workspaces::new(store.clone(), clock.clone(), random.clone());
+        let api_keys = ApiKeys::new(store.clone(), clock.clone(), random.clone());
+        let sessions = Sessions::new(store.clone(), clock.clone(), random.clone());
+        let api = Api {
+            store: store.clone(),
+            clock: clock.clone(),
+            api_keys: api_keys.clone(),
+            patients: Patients::new(store.clone(), clock.clone(), random.clone()),
+            sessions: sessions.clone(),
+            directory: directory.clone(),
+            grants: grants.clone(),
+            records: records.clone(),
+            public_url: config.public_url.clone(),
+            session_lifetime: config.launch.session_lifetime,
+        };
+        let connect = Connect {
+            store: store.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            workspaces: workspaces.clone(),
+            sessions: sessions.clone(),
+            directory: directory.clone(),
+            grants: grants.clone(),
+            records: records.clone(),
+            public_url: config.public_url.clone(),
+            clinic: config.clinic_name.clone(),
+        };
+        let parts = Parts {
+            config,
+            store,
+            clock,
+            random,
+            outbound,
+            workspaces,
+            api_keys,
+            sessions,
+            directory,
+            discoverer,
+            signing_keys,
+            grants,
+            records,
+            shutdown,
+            api,
+            connect,
+        };
+        parts.apply_config().await?;
+        Ok(Self(Arc::new(parts)))
+    }
+
+    /// The parts.
+    pub fn parts(&self) -> &Parts {
+        &self.0
+    }
+
+    /// Serves until the signal to stop, then lets open requests and background work finish within their time.
+    pub async fn serve(&self, listeners: Vec<TcpListener>, transport: Transport) {
+        let parts = self.parts();
+        parts.records.pulls().start();
+        let app = self.clone();
+        let limits = server_limits(&parts.config);
+        let handler = move |peer: Peer, request: Request<RequestBody>| {
+            let app = app.clone();
+            async move { app.answer(peer, request).await }
+        };
+        let drain = parts.config.limits.shutdown;
+        server::serve(listeners, transport, limits, handler, &parts.shutdown, drain).await;
+        if !parts.shutdown.drained(drain).await {
+            tracing::warn!(
+                tasks = parts.shutdown.running(),
+                "stopped with background work unfinished; it goes on at the next start"
+            );
+        }
+    }
+
+    /// Answers one request: the only place that logs requests.
+    async fn answer(&self, peer: Peer, request: Request<RequestBody>) -> Response<Body> {
+        let parts = self.parts();
+        let request_id = RequestId::new(parts.random.uuid());
+        let route = Route::parse(request.method(), request.uri().path());
+        let name = route.as_ref().map_or("none", Route::name);
+        let span = tracing::info_span!("request", id = request_id.as_str(), route = name);
+        let started = parts.clock.now();
+        let answer = self.route(route, request, &request_id).instrument(span.clone()).await;
+        let status = answer.status().as_u16();
+        let took = parts.clock.now().since(started).as_millis();
+        span.in_scope(|| tracing::info!(status, ms = took, encrypted = peer.encrypted, "answered"));
+        let secure = parts.config.public_url.is_secure();
+        answer.finish(&request_id, if secure { HeaderPolicy::Secure } else { HeaderPolicy::Loopback })
+    }
+
+    async fn route(
+        &self,
+        route: Result<Route, Miss>,
+        request: Request<RequestBody>,
+        request_id: &RequestId,
+    ) -> Answer {
+        let parts = self.parts();
+        let wants_page = wants_page(request.headers());
+        match route {
+            Ok(route) if route.guard() == Guard::ApiKey => match self.api(route, request).await {
+                Ok(answer) => answer,
+                Err(problem) => problem.into_answer(request_id, &self.doc_url()),
+            },
+            Ok(route) => self.public(route, request).await,
+            Err(Miss::NotFound) if wants_page => self.trouble(Trouble::NotFound.into()),
+            Err(Miss::NotFound) => Problem::new(ProblemKind::NotFound, "There is nothing at this address.")
+                .into_answer(request_id, &self.doc_url()),
+            Err(Miss::Method(Method405(allowed))) => {
+                let mut answer = if wants_page {
+                    self.trouble(Trouble::WrongMethod.into())
+                } else {
+                    Problem::new(ProblemKind::MethodNotAllowed, "This address does not know that method.")
+                        .into_answer(request_id, &parts.config.public_url.origin())
+                };
+                let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+                if let Ok(value) = HeaderValue::from_str(&allowed) {
+                    answer.headers_mut().insert(ALLOW, value);
+                }
+                answer
+            }
+        }
+    }
+
+    async fn api(&self, route: Route, request: Request<RequestBody>) -> Result<Answer, Problem> {
+        let api = &self.parts().api;
+        // 401 before anything of the body is read.
+        let caller = api.guard(request.headers()).await?;
+        let (head, body) = request.into_parts();
+        let body = self.read(body).await.map_err(|error| match error {
+            ReadError::TooLarge => Problem::new(ProblemKind::PayloadTooLarge, "The body is too large."),
+            ReadError::TooSlow | ReadError::Broken => {
+                Problem::new(ProblemKind::BadRequest, "The body did not arrive completely, or not in time.")
+            }
+        })?;
+        let query = Query::parse(head.uri.query());
+        api.handle(route, ApiRequest { caller, method: head.method, query, body }).await
+    }
+
+    async fn public(&self, route: Route, request: Request<RequestBody>) -> Answer {
+        let parts = self.parts();
+        let (head, body) = request.into_parts();
+        let body = match self.read(body).await {
+            Ok(body) => body,
+            Err(ReadError::TooLarge) => return self.trouble(Trouble::TooLarge.into()),
+            Err(ReadError::TooSlow | ReadError::Broken) => return self.trouble(Trouble::TooSlow.into()),
+        };
+        let request = PageRequest {
+            method: head.method,
+            query: head.uri.query().map(str::to_owned),
+            headers: head.headers,
+            body,
+        };
+        let answered =
+            match route {
+                Route::Home => Ok(self.home()),
+                Route::Health => Ok(parts.api.health()),
+                Route::Jwks => Ok(Answer::new(StatusCode::OK, "application/json", parts.signing_keys.jwks())
+                    .cached(JWKS_LIFE)),
+                Route::Asset(name) => asset(&name, &request.headers),
+                Route::Callback => parts.connect.callback(&request).await,
+                Route::Connect(token, page) => parts.connect.handle(token, page, &request).await,
+                Route::Patients
+                | Route::Patient(_)
+                | Route::PatientConnection(..)
+                | Route::SessionsOfPatient(_)
+                | Route::Records(_)
+                | Route::Sources
+                | Route::Source(_)
+                | Route::Sessions
+                | Route::Session(_)
+                | Route::LaunchContext(_) => Err(Trouble::NotFound.into()),
+            };
+        answered.unwrap_or_else(|trouble| self.trouble(trouble))
+    }
+
+    async fn read(&self, body: RequestBody) -> Result<Bytes, ReadError> {
+        body.read_all(self.parts().config.limits.body.as_len()).await
+    }
+
+    fn trouble(&self, trouble: PageTrouble) -> Answer {
+        trouble.into_answer(&self.parts().connect.clinic, &self.parts().random)
+    }
+
+    fn doc_url(&self) -> String {
+        format!("{}/", self.parts().config.public_url.origin())
+    }
+
+    fn home(&self) -> Answer {
+        let url = &self.parts().config.public_url;
+        let page = HomePage {
+            public_url: url.origin().to_owned(),
+            version: None,
+            admin: None,
+            docs: None,
+            health: Route::Health.path(),
+            jwks_uri: url.jwks_uri(),
+            redirect_uri: url.redirect_uri(),
+            hints: Vec::new(),
+        };
+        Answer::page(StatusCode::OK, home_page(&page).into_string())
+    }
+}
+
+impl Parts {
+    /// Makes the two default workspaces and brings what the configuration lists into the store.
+    async fn apply_config(&self) -> Result<(), StartError> {
+        for workspace in &self.config.workspaces {
+            self.workspaces.ensure(&workspace.name, workspace.environment).await?;
+        }
+        for client in &self.config.ehr_clients {
+            let listed = |cause: DirectoryError| StartError::Listed {
+                name: client.name.clone(),
+                cause: cause.to_string(),
+            };
+            self.directory
+                .ensure_client(NewEhrClient {
+                    name: client.name.clone(),
+                    vendor: client.vendor.as_str().to_owned(),
+                    environment: client.environment,
+                    client_id: client.client_id.clone(),
+                    auth: client.auth,
+                    client_secret: client.client_secret.clone(),
+                    signing_algorithm: client
+                        .signing_algorithm
+                        .and_then(|name| Algorithm::from_name(name.as_str())),
+                    smart_version: client.smart_version,
+                    scopes: client.scopes.clone(),
+                })
+                .await
+                .map_err(listed)?;
+        }
+        for source in &self.config.sources {
+            let name = source.name.clone();
+            let base = FhirBaseUrl::parse(&source.fhir_base_url)
+                .map_err(|cause| StartError::Listed { name: name.clone(), cause: cause.to_string() })?;
+            let listed =
+                |cause: DirectoryError| StartError::Listed { name: name.clone(), cause: cause.to_string() };
+            self.directory
+                .ensure_source(NewSource {
+                    environment: source.environment,
+                    name: source.name.clone(),
+                    base,
+                    ehr_client: source.ehr_client.clone(),
+                    city: source.city.clone(),
+                    state: source.state.clone(),
+                    logo_url: source.logo_url.clone(),
+                    portal_url: source.portal_url.clone(),
+                    overrides: Overrides {
+                        authorize_url: source.authorize_url.clone(),
+                        token_url: source.token_url.clone(),
+                        assertion_audience: source.assertion_audience.clone(),
+                        send_client_id: source.send_client_id,
+                        send_aud: source.send_aud,
+                    },
+                })
+                .await
+                .map_err(listed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a base URL may be used in an environment: plain HTTP and this machine only in the sandbox.
+    pub fn base_fits(base: &FhirBaseUrl, environment: Environment) -> bool {
+        environment == Environment::Sandbox || base.origin().starts_with("https://")
+    }
+}
+
+fn server_limits(config: &Config) -> server::Limits {
+    let limits = &config.limits;
+    server::Limits {
+        tls_handshake: limits.tls_handshake,
+        request_head: limits.request_head,
+        request_body_idle: limits.request_body_idle,
+        request_body_total: limits.request_body_total,
+        idle: limits.idle,
+        write_stall: limits.write_stall,
+        connections: limits.connections as usize,
+        connections_per_address: limits.connections_per_address as usize,
+        ..server::Limits::default()
+    }
+}
+
+fn asset(name: &str, headers: &HeaderMap) -> Result<Answer, PageTrouble> {
+    let asset = assets::asset(name).ok_or(Trouble::NotFound)?;
+    let known = headers.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == asset.etag.as_bytes());
+    let mut answer = if known {
+        Answer::new(StatusCode::NOT_MODIFIED, asset.content_type, Bytes::new())
+    } else {
+        Answer::new(StatusCode::OK, asset.content_type, asset.body)
+    }
+    .cached(ASSET_LIFE);
+    answer.headers_mut().insert(hyper::header::ETAG, HeaderValue::from_static(asset.etag));
+    Ok(answer)
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
+}

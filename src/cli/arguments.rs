@@ -1,0 +1,291 @@
+//! The arguments of every command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{AuthMethod, Environment, SmartVersion};
+use crate::crypto::Algorithm;
+
+/// On-premises SMART on FHIR gateway: patients connect their hospitals, apps read the records over one API.
+#[derive(Debug, Parser)]
+#[command(name = "chartgate", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// The configuration file [default: /etc/chartgate/config.toml, when it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document; logs and notes go to standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Set one key of the configuration for this run, such as `log.filter=debug`
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Task,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Try everything: the appliance and a sandbox hospital with synthetic patients, on this machine only
+    Demo(Demo),
+    /// Make a configuration, a master key, the store and the first signing keys
+    Init(Init),
+    /// Run the appliance
+    Serve,
+    /// Run only the sandbox hospital, for your own tests
+    Sandbox(SandboxArguments),
+    /// Check the configuration and say everything that is wrong
+    CheckConfig,
+    /// Keys of the API
+    #[command(subcommand)]
+    ApiKey(ApiKeyTask),
+    /// Hospitals' FHIR servers to connect to
+    #[command(subcommand)]
+    Source(SourceTask),
+    /// Your registrations at EHR vendors
+    #[command(subcommand)]
+    EhrClient(EhrClientTask),
+    /// What happened under the reference code that a patient read out
+    Incident {
+        /// The code, such as K7QF-2M9D
+        reference: String,
+    },
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Keep the data here, and find it again next time [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Port of the appliance; the sandbox hospital takes the next one. 0 takes free ones [default: 3000, or free ones]
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Load the hospital's patients from FHIR bundles or NDJSON files instead of making some up
+    #[arg(long, value_name = "DIR")]
+    pub patients: Option<PathBuf>,
+    /// Add a patient with this many resources
+    #[arg(long, value_name = "N")]
+    pub size: Option<usize>,
+    /// Serve the appliance over TLS with a certificate made for this run
+    #[arg(long)]
+    pub tls: bool,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The address patients and hospitals will reach you at
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Where the store will be [default: the configuration's]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to put the master key [default: master.key beside the configuration file]
+    #[arg(long, value_name = "FILE")]
+    pub master_key: Option<PathBuf>,
+}
+
+/// `sandbox`
+#[derive(Debug, Args)]
+pub struct SandboxArguments {
+    /// Port on this machine; 0 takes a free one
+    #[arg(long, value_name = "N")]
+    pub port: u16,
+    /// Load the patients from FHIR bundles or NDJSON files instead of making some up
+    #[arg(long, value_name = "DIR")]
+    pub patients: Option<PathBuf>,
+    /// Add a patient with this many resources
+    #[arg(long, value_name = "N")]
+    pub size: Option<usize>,
+    /// Which vendor's server to behave like
+    #[arg(long, default_value = "cerner-patient")]
+    pub personality: String,
+}
+
+/// `api-key`
+#[derive(Debug, Subcommand)]
+pub enum ApiKeyTask {
+    /// Make a key; it is printed once and never again
+    Create {
+        /// The workspace whose data it opens: `live`, `sandbox`, or one of your own
+        #[arg(long)]
+        workspace: String,
+        /// What you call it
+        #[arg(long)]
+        name: String,
+        /// End it after so many days
+        #[arg(long, value_name = "DAYS")]
+        expires_in: Option<u32>,
+    },
+    /// List the keys of a workspace
+    List {
+        /// The workspace
+        #[arg(long)]
+        workspace: String,
+    },
+    /// Revoke a key at once
+    Revoke {
+        /// The workspace
+        #[arg(long)]
+        workspace: String,
+        /// The key's id, `key_…`
+        id: String,
+    },
+}
+
+/// `source`
+#[derive(Debug, Subcommand)]
+pub enum SourceTask {
+    /// Add a source by its FHIR base URL or Oracle Health tenant; its discovery is read first
+    Add {
+        /// The FHIR base URL
+        #[arg(long, conflicts_with = "tenant", required_unless_present = "tenant")]
+        url: Option<String>,
+        /// The Oracle Health (Cerner) tenant id
+        #[arg(long, allow_hyphen_values = true)]
+        tenant: Option<String>,
+        /// What patients call the place
+        #[arg(long)]
+        name: String,
+        /// Your registration there, by its name
+        #[arg(long)]
+        ehr_client: String,
+        /// Town
+        #[arg(long)]
+        city: Option<String>,
+        /// State
+        #[arg(long)]
+        state: Option<String>,
+        /// Add it although it does not answer now
+        #[arg(long)]
+        unchecked: bool,
+    },
+    /// List the sources
+    List,
+    /// Read a source's discovery anew and show it
+    Check {
+        /// `fhirsrc_…`, or the FHIR base URL
+        source: String,
+    },
+}
+
+/// `ehr-client`
+#[derive(Debug, Subcommand)]
+pub enum EhrClientTask {
+    /// Add a registration
+    Add {
+        /// Your name for it
+        #[arg(long)]
+        name: String,
+        /// The vendor: cerner, epic, …, or generic
+        #[arg(long)]
+        vendor: String,
+        /// live or sandbox
+        #[arg(long)]
+        environment: EnvironmentName,
+        /// The client id the vendor shows
+        #[arg(long)]
+        client_id: String,
+        /// How to prove who you are at the token endpoint
+        #[arg(long, default_value = "private_key_jwt")]
+        auth: AuthName,
+        /// A file that holds nothing but the client secret
+        #[arg(long, value_name = "FILE")]
+        client_secret_file: Option<PathBuf>,
+        /// RS384 or ES384, instead of what the EHR announces
+        #[arg(long)]
+        signing_algorithm: Option<AlgorithmName>,
+        /// The SMART version of the registration
+        #[arg(long, default_value = "v1")]
+        smart_version: VersionName,
+        /// Scopes to ask for, instead of what the EHR announces; separated by blanks
+        #[arg(long)]
+        scopes: Option<String>,
+    },
+    /// List the registrations
+    List,
+}
+
+/// An environment on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum EnvironmentName {
+    /// Real patients.
+    Live,
+    /// Synthetic patients.
+    Sandbox,
+}
+
+impl From<EnvironmentName> for Environment {
+    fn from(name: EnvironmentName) -> Self {
+        match name {
+            EnvironmentName::Live => Self::Live,
+            EnvironmentName::Sandbox => Self::Sandbox,
+        }
+    }
+}
+
+/// An authentication method on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum AuthName {
+    /// A signed assertion.
+    PrivateKeyJwt,
+    /// A secret in a header.
+    ClientSecretBasic,
+    /// A secret in the body.
+    ClientSecretPost,
+    /// None: a public client.
+    None,
+}
+
+impl From<AuthName> for AuthMethod {
+    fn from(name: AuthName) -> Self {
+        match name {
+            AuthName::PrivateKeyJwt => Self::PrivateKeyJwt,
+            AuthName::ClientSecretBasic => Self::ClientSecretBasic,
+            AuthName::ClientSecretPost => Self::ClientSecretPost,
+            AuthName::None => Self::None,
+        }
+    }
+}
+
+/// A signature algorithm on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum AlgorithmName {
+    /// RSA.
+    #[value(name = "RS384")]
+    Rs384,
+    /// Elliptic curve.
+    #[value(name = "ES384")]
+    Es384,
+}
+
+impl From<AlgorithmName> for Algorithm {
+    fn from(name: AlgorithmName) -> Self {
+        match name {
+            AlgorithmName::Rs384 => Self::Rs384,
+            AlgorithmName::Es384 => Self::Es384,
+        }
+    }
+}
+
+/// A SMART version on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum VersionName {
+    /// `patient/Observation.read`
+    V1,
+    /// `patient/Observation.rs`
+    V2,
+}
+
+impl From<VersionName> for SmartVersion {
+    fn from(name: VersionName) -> Self {
+        match name {
+            VersionName::V1 => Self::V1,
+            VersionName::V2 => Self::V2,
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What each command does.
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+use tokio::net::TcpListener;
+
+use crate::app::{App, Ground};
+use crate::cli::arguments::{ApiKeyTask, Arguments, EhrClientTask, SourceTask, Task};
+use crate::cli::{Failure, demo, init, output};
+use crate::clock::Clock;
+use crate::config::{Config, Layers};
+use crate::control::{self, Command};
+use crate::crypto::Random;
+use crate::records::PullSettings;
+use crate::secret::Secret;
+use crate::server::{self, Transport};
+use crate::shutdown::Shutdown;
+use crate::store::{MasterKey, OpenError, Opening, Store};
+use crate::telemetry;
+
+const USUAL_CONFIG: &str = "/etc/chartgate/config.toml";
+const STORE_FILE: &str = "chartgate.redb";
+
+/// Runs a command to its end.
+pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(), Failure> {
+    let layers = layers(&arguments, environment)?;
+    let json = arguments.json;
+    match arguments.command {
+        Task::Demo(demo) => on_threads(demo::demo(demo, json, layers.environment)),
+        Task::Sandbox(sandbox) => on_threads(demo::sandbox(sandbox, json)),
+        Task::CheckConfig => check_config(&layers, json),
+        Task::Init(arguments) => {
+            let path = layers.file.clone().unwrap_or_else(|| PathBuf::from(USUAL_CONFIG));
+            init::write_files(&arguments, &path, &Random::system())?;
+            on_threads(finish_init(Layers { file: Some(path), file_required: true, ..layers }, json))
+        }
+        Task::Serve => on_threads(serve(layers)),
+        Task::ApiKey(task) => on_threads(command(layers, api_key(task), json)),
+        Task::Source(task) => on_threads(command(layers, source(task), json)),
+        Task::EhrClient(task) => on_threads(command(layers, ehr_client(task)?, json)),
+        Task::Incident { reference } => on_threads(command(layers, Command::Incident { reference }, json)),
+    }
+}
+
+fn layers(arguments: &Arguments, environment: Vec<(String, String)>) -> Result<Layers, Failure> {
+    let named = environment.iter().find(|(name, value)| name == "CHARTGATE_CONFIG" && !value.is_empty());
+    let named = arguments.config.clone().or_else(|| named.map(|(_, value)| PathBuf::from(value)));
+    let file_required = named.is_some();
+    let mut set = Vec::new();
+    for pair in &arguments.set {
+        let (key, value) = pair.split_once('=').ok_or_else(|| {
+            Failure::Configuration(format!(
+                "`--set {}` is not KEY=VALUE",
+                pair.split('=').next().unwrap_or_default()
+            ))
+        })?;
+        set.push((key.to_owned(), value.to_owned()));
+    }
+    Ok(Layers {
+        file: Some(named.unwrap_or_else(|| PathBuf::from(USUAL_CONFIG))),
+        file_required,
+        environment,
+        arguments: set,
+    })
+}
+
+/// Runs a task on the runtime's threads; the rest of the program has none.
+fn on_threads(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|cause| Failure::Failed(format!("no threads could be started: {cause}")))?;
+    let done = runtime.block_on(task);
+    // A blocking call that hangs, such as a slow name look-up, must not keep the process alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    done
+}
+
+fn load(layers: &Layers) -> Result<Config, Failure> {
+    let config = Config::load(layers).map_err(|errors| Failure::Configuration(errors.to_string()))?;
+    for warning in &config.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    Ok(config)
+}
+
+fn check_config(layers: &Layers, json: bool) -> Result<(), Failure> {
+    let loaded = Config::load(layers);
+    if json {
+        let errors: Vec<String> =
+            loaded.as_ref().err().into_iter().flat_map(|e| e.iter()).map(ToString::to_string).collect();
+        let warnings = loaded.as_ref().map(|config| config.warnings.clone()).unwrap_or_default();
+        output::json(&serde_json::json!({ "ok": errors.is_empty(), "errors": errors, "warnings": warnings }));
+        return if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::Configuration("the configuration is not usable".to_owned()))
+        };
+    }
+    let config = load(layers)?;
+    output::line("the configuration is good");
+    output::line(&format!("  redirect URI  {}", config.public_url.redirect_uri()));
+    output::line(&format!("  JWKS URI      {}", config.public_url.jwks_uri()));
+    Ok(())
+}
+
+/// Starts the log. Does nothing the second time, so that commands in one process can share it.
+pub fn start_log(filter: &str, format: telemetry::LogFormat) -> Result<(), Failure> {
+    let subscriber = telemetry::subscriber(filter, format, std::io::stderr)
+        .map_err(|cause| Failure::Configuration(format!("`log.filter` is {cause}")))?;
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}
+
+/// Opens the store of a configuration.
+pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
+    let path = config.master_key_path().ok_or_else(|| {
+        Failure::Configuration(
+            "there is no master key: set `master_key.file`, or give systemd's credential `master.key`; \
+             `chartgate init` makes one"
+                .to_owned(),
+        )
+    })?;
+    let text = std::fs::read_to_string(&path).map(zeroize::Zeroizing::new);
+    let text = text.map_err(|cause| {
+        Failure::Configuration(format!("the master key `{}` cannot be read: {cause}", path.display()))
+    })?;
+    let master_key = MasterKey::parse(&text).ok_or_else(|| {
+        Failure::Configuration(format!(
+            "`{}` holds no master key: wanted are 43 characters as `chartgate init` writes them",
+            path.display()
+        ))
+    })?;
+    let opening = Opening {
+        path: config.data_dir.join(STORE_FILE),
+        master_key,
+        cache_bytes: config.store.cache.as_len(),
+        create,
+    };
+    Store::open(&opening, Random::system()).map_err(|error| match error {
+        OpenError::InUse(_) => Failure::Server(error.to_string()),
+        OpenError::WrongMasterKey | OpenError::Missing(_) => Failure::Configuration(error.to_string()),
+        OpenError::Refused { .. }
+        | OpenError::Damaged { .. }
+        | OpenError::Newer { .. }
+        | OpenError::Store(_) => Failure::Failed(error.to_string()),
+    })
+}
+
+/// Builds the appliance of a configuration over its store.
+pub async fn build(config: Config, store: Store, authorities: Option<Vec<u8>>) -> Result<App, Failure> {
+    let authorities = match (&config.outbound.ca_file, authorities) {
+        (Some(file), None) => Some(std::fs::read(file).map_err(|cause| {
+            Failure::Configuration(format!("`outbound.ca_file` `{}` cannot be read: {cause}", file.display()))
+        })?),
+        (_, authorities) => authorities,
+    };
+    let pulls = PullSettings {
+        parallel_per_source: config.pull.parallel_per_source as usize,
+        page_bytes: config.outbound.response_body.as_len(),
+        ..PullSettings::default()
+    };
+    let ground = Ground { store, clock: Clock::machine(), random: Random::system(), authorities, pulls };
+    App::build(config, ground).await.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+async fn finish_init(layers: Layers, json: bool) -> Result<(), Failure> {
+    let config = load(&layers)?;
+    init::make_folder(&config.data_dir)?;
+    let store = open_store(&config, true)?;
+    let app = build(config, store, None).await?;
+    let parts = app.parts();
+    let answer = serde_json::json!({
+        "data_dir": parts.config.data_dir,
+        "redirect_uri": parts.config.public_url.redirect_uri(),
+        "jwks_uri": parts.config.public_url.jwks_uri(),
+    });
+    if json {
+        output::json(&answer);
+    } else {
+        output::answer(&answer);
+        output::note(
+            "next: register the app at your EHR vendor with these two addresses, then `chartgate serve`",
+        );
+    }
+    Ok(())
+}
+
+async fn serve(layers: Layers) -> Result<(), Failure> {
+    let config = load(&layers)?;
+    start_log(&config.log.filter, config.log.format)?;
+    // Certificate and port first: what is wrong with them is said before the store is touched.
+    let transport = match &config.listen.public.tls {
+        None => Transport::Plain,
+        Some(files) => {
+            let read = |path: &PathBuf| {
+                std::fs::read(path).map_err(|cause| {
+                    Failure::Configuration(format!("`{}` cannot be read: {cause}", path.display()))
+                })
+            };
+            let tls = server::tls_config(&read(&files.certificate)?, &read(&files.key)?);
+            let tls = tls.map_err(|cause| {
+                Failure::Configuration(format!(
+                    "`{}` and its key cannot be used: {cause}",
+                    files.certificate.display()
+                ))
+            })?;
+            Transport::tls(tls)
+        }
+    };
+    let listener =
+        server::bind(config.listen.public.address).map_err(|cause| Failure::Failed(cause.to_string()))?;
+    let store = open_store(&config, false)?;
+    let app = build(config, store, None).await?;
+    control::listen(&app)
+        .map_err(|cause| Failure::Failed(format!("the control socket cannot be made: {cause}")))?;
+    tracing::info!(
+        address = %app.parts().config.listen.public.address,
+        public_url = app.parts().config.public_url.origin(),
+        "chartgate is serving"
+    );
+    serve_until_stopped(&app, vec![listener], transport).await;
+    Ok(())
+}
+
+/// Serves until the process is asked to stop.
+pub async fn serve_until_stopped(app: &App, listeners: Vec<TcpListener>, transport: Transport) {
+    stop_on_signal(&app.parts().shutdown);
+    app.serve(listeners, transport).await;
+    tracing::info!("chartgate has stopped");
+}
+
+/// SIGTERM, SIGINT: stop in order. A second one is the operating system's business again.
+pub fn stop_on_signal(shutdown: &Shutdown) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be received; stop the process by force");
+        return;
+    };
+    let stopping = shutdown.clone();
+    shutdown.spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stopping.triggered() => {}
+        }
+        stopping.trigger();
+    });
+}
+
+/// Gives a command to the running appliance, or, when there is none, carries it out on the store.
+async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Failure> {
+    let config = load(&layers)?;
+    let answer = match control::ask(&config.data_dir, &command).await {
+        Some(answer) => answer,
+        None => {
+            let store = open_store(&config, false)?;
+            let app = build(config, store, None).await?;
+            control::execute(app.parts(), command).await
+        }
+    };
+    let answer: Json = answer.map_err(|refused| Failure::Failed(refused.to_string()))?;
+    if json {
+        output::json(&answer)
+    } else {
+        output::answer(&answer)
+    }
+    Ok(())
+}
+
+fn api_key(task: ApiKeyTask) -> Command {
+    match task {
+        ApiKeyTask::Create { workspace, name, expires_in } => {
+            Command::ApiKeyCreate { workspace, name, expires_in_days: expires_in }
+        }
+        ApiKeyTask::List { workspace } => Command::ApiKeyList { workspace },
+        ApiKeyTask::Revoke { workspace, id } => Command::ApiKeyRevoke { workspace, id },
+    }
+}
+
+fn source(task: SourceTask) -> Command {
+    match task {
+        SourceTask::Add { url, tenant, name, ehr_client, city, state, unchecked } => {
+            Command::SourceAdd { url, tenant, name, ehr_client, city, state, unchecked }
+        }
+        SourceTask::List => Command::SourceList,
+        SourceTask::Check { source } => Command::SourceCheck { source },
+    }
+}
+
+fn ehr_client(task: EhrClientTask) -> Result<Command, Failure> {
+    let EhrClientTask::Add {
+        name,
+        vendor,
+        environment,
+        client_id,
+        auth,
+        client_secret_file,
+        signing_algorithm,
+        smart_version,
+        scopes,
+    } = task
+    else {
+        return Ok(Command::EhrClientList);
+    };
+    let client_secret = match client_secret_file {
+        None => None,
+        Some(path) => Some(
+            std::fs::read_to_string(&path).map(|text| Secret::new(text.trim_end_matches('\n'))).map_err(
+                |cause| Failure::Configuration(format!("`{}` cannot be read: {cause}", path.display())),
+            )?,
+        ),
+    };
+    Ok(Command::EhrClientAdd {
+        name,
+        vendor,
+        environment: environment.into(),
+        client_id,
+        auth: auth.into(),
+        client_secret,
+        signing_algorithm: signing_algorithm.map(Into::into),
+        smart_version: smart_version.into(),
+        scopes: scopes.map(|text| text.split_whitespace().map(str::to_owned).collect()),
+    })
+}

@@ -1,0 +1,424 @@
+//! Operating a box: the commands that change or show its state, and the local socket through which they reach a running
+//! appliance, since only one process can hold the store.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::app::{App, Parts};
+use crate::config::{AuthMethod, Environment, SmartVersion};
+use crate::crypto::Algorithm;
+use crate::directory::{NewEhrClient, NewSource, Source};
+use crate::events::INCIDENTS;
+use crate::id::{ApiKeyId, Id as _, ReferenceCode, SourceId};
+use crate::secret::Secret;
+use crate::smart::server::Overrides;
+use crate::smart::vendors::{VendorProfile, cerner_base_url};
+use crate::smart::{EhrServer, FhirBaseUrl};
+use crate::store::{Reader as _, StoreError};
+
+/// The socket's name in the data directory.
+const SOCKET: &str = "control.sock";
+/// The longest command or answer, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+/// The longest a command may take; discovery of a slow EHR is the slowest of them.
+const MOST_TIME: Duration = Duration::from_secs(90);
+
+/// What can be asked of a box.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Makes an API key.
+    ApiKeyCreate {
+        /// Of this workspace.
+        workspace: String,
+        /// Called so.
+        name: String,
+        /// Ends after so many days.
+        expires_in_days: Option<u32>,
+    },
+    /// Lists the API keys of a workspace.
+    ApiKeyList {
+        /// The workspace.
+        workspace: String,
+    },
+    /// Revokes an API key.
+    ApiKeyRevoke {
+        /// Of this workspace.
+        workspace: String,
+        /// `key_…`
+        id: String,
+    },
+    /// Adds a source after reading its discovery.
+    SourceAdd {
+        /// The FHIR base URL.
+        url: Option<String>,
+        /// Or an Oracle Health tenant id.
+        tenant: Option<String>,
+        /// What patients call the place.
+        name: String,
+        /// Our registration there.
+        ehr_client: String,
+        /// Town.
+        city: Option<String>,
+        /// State.
+        state: Option<String>,
+        /// Add it although it does not answer now.
+        unchecked: bool,
+    },
+    /// Lists sources.
+    SourceList,
+    /// Reads a source's discovery anew.
+    SourceCheck {
+        /// `fhirsrc_…` or the base URL.
+        source: String,
+    },
+    /// Adds a registration.
+    EhrClientAdd {
+        /// Our name for it.
+        name: String,
+        /// The vendor profile.
+        vendor: String,
+        /// Live or sandbox.
+        environment: Environment,
+        /// The vendor's id for us.
+        client_id: String,
+        /// How we prove who we are.
+        auth: AuthMethod,
+        /// For the methods that need one.
+        client_secret: Option<Secret>,
+        /// Instead of choosing from discovery.
+        signing_algorithm: Option<Algorithm>,
+        /// Scope syntax of the registration.
+        smart_version: SmartVersion,
+        /// Instead of choosing from discovery.
+        scopes: Option<Vec<String>>,
+    },
+    /// Lists registrations.
+    EhrClientList,
+    /// Tells what happened under a reference code.
+    Incident {
+        /// `K7QF-2M9D`
+        reference: String,
+    },
+}
+
+/// A command that could not be carried out, in words for whoever gave it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Carries a command out.
+pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
+    match command {
+        Command::ApiKeyCreate { workspace, name, expires_in_days } => {
+            let workspace = workspace_named(parts, &workspace).await?;
+            let day = Duration::from_secs(86_400);
+            let expires = expires_in_days.map(|days| parts.clock.now().after(day * days));
+            let new = parts.api_keys.create(&workspace, &name, expires).await?;
+            Ok(json!({
+                "id": new.key.id,
+                "workspace": workspace.name,
+                "name": new.key.name,
+                "api_key": new.text.expose(),
+                "expires_at": new.key.expires_at.map(|at| at.to_string()),
+            }))
+        }
+        Command::ApiKeyList { workspace } => {
+            let workspace = workspace_named(parts, &workspace).await?;
+            let now = parts.clock.now();
+            let keys = parts.api_keys.list(workspace.id).await?;
+            let rows = keys.into_iter().map(|key| {
+                let state = if key.revoked_at.is_some() {
+                    "revoked"
+                } else if key.expires_at.is_some_and(|end| end <= now) {
+                    "expired"
+                } else {
+                    "active"
+                };
+                json!({
+                    "id": key.id, "name": key.name, "hint": key.hint, "state": state,
+                    "created_at": key.created_at.to_string(),
+                    "expires_at": key.expires_at.map(|at| at.to_string()),
+                })
+            });
+            Ok(Json::Array(rows.collect()))
+        }
+        Command::ApiKeyRevoke { workspace, id } => {
+            let workspace = workspace_named(parts, &workspace).await?;
+            let none = || {
+                Refused(format!(
+                    "the workspace `{}` has no API key `{id}`; see `chartgate api-key list`",
+                    workspace.name
+                ))
+            };
+            let key = ApiKeyId::parse(&id).map_err(|_| none())?;
+            if !parts.api_keys.revoke(workspace.id, key).await? {
+                return Err(none());
+            }
+            Ok(json!({ "id": id, "state": "revoked" }))
+        }
+        Command::SourceAdd { url, tenant, name, ehr_client, city, state, unchecked } => {
+            add_source(parts, (url, tenant), (name, ehr_client), (city, state), unchecked).await
+        }
+        Command::SourceList => {
+            let mut rows = Vec::new();
+            for environment in [Environment::Live, Environment::Sandbox] {
+                for source in parts.directory.search(environment, "") {
+                    rows.push(source_row(parts, &source));
+                }
+            }
+            Ok(Json::Array(rows))
+        }
+        Command::SourceCheck { source } => check_source(parts, &source).await,
+        Command::EhrClientAdd {
+            name,
+            vendor,
+            environment,
+            client_id,
+            auth,
+            client_secret,
+            signing_algorithm,
+            smart_version,
+            scopes,
+        } => {
+            if VendorProfile::named(&vendor).is_none() {
+                let known: Vec<&str> = VendorProfile::all().map(|profile| profile.name).collect();
+                return Err(Refused(format!(
+                    "there is no vendor profile `{vendor}`; known are {}",
+                    known.join(", ")
+                )));
+            }
+            if auth.needs_secret() != client_secret.is_some() {
+                return Err(Refused(format!(
+                    "`{auth}` {} a client secret",
+                    if auth.needs_secret() { "needs" } else { "takes no" }
+                )));
+            }
+            let new = NewEhrClient {
+                name,
+                vendor,
+                environment,
+                client_id,
+                auth,
+                client_secret,
+                signing_algorithm,
+                smart_version,
+                scopes,
+            };
+            let client = parts.directory.add_client(new).await.map_err(|error| Refused(error.to_string()))?;
+            Ok(json!({
+                "id": client.id, "name": client.name,
+                "redirect_uri": parts.config.public_url.redirect_uri(),
+                "jwks_uri": parts.config.public_url.jwks_uri(),
+            }))
+        }
+        Command::EhrClientList => {
+            let rows = parts.directory.clients().into_iter().map(|client| {
+                json!({
+                    "id": client.id, "name": client.name, "vendor": client.vendor, "environment": client.environment,
+                    "client_id": client.client_id, "auth": client.auth, "smart_version": client.smart_version,
+                })
+            });
+            Ok(Json::Array(rows.collect()))
+        }
+        Command::Incident { reference } => {
+            let code = ReferenceCode::parse(&reference)
+                .map_err(|_| Refused("a reference code looks like K7QF-2M9D".to_owned()))?;
+            let found = parts.store.read(move |view| view.get(INCIDENTS, code.as_bytes())).await?;
+            let incident = found.ok_or_else(|| {
+                let advice = "look for it in the log: a page that no attempt belongs to is noted there only";
+                Refused(format!("nothing is kept under the reference {code}; {advice}"))
+            })?;
+            Ok(json!({
+                "reference": incident.reference, "at": incident.at.to_string(), "code": incident.code,
+                "what_happened": incident.staff, "who_acts": incident.who_acts,
+                "source": incident.source, "correlation_id": incident.correlation_id,
+            }))
+        }
+    }
+}
+
+async fn workspace_named(parts: &Parts, name: &str) -> Result<crate::workspaces::Workspace, Refused> {
+    let found = parts.workspaces.named(name).await?;
+    let known =
+        || parts.config.workspaces.iter().map(|known| known.name.clone()).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| Refused(format!("there is no workspace `{name}`; there are {}", known())))
+}
+
+async fn add_source(
+    parts: &Parts,
+    (url, tenant): (Option<String>, Option<String>),
+    (name, ehr_client): (String, String),
+    (city, state): (Option<String>, Option<String>),
+    unchecked: bool,
+) -> Result<Json, Refused> {
+    let client = parts.directory.client_named(&ehr_client).ok_or_else(|| {
+        Refused(format!(
+            "there is no EHR client named `{ehr_client}`; add it with `chartgate ehr-client add`"
+        ))
+    })?;
+    let base = match (url, tenant) {
+        (Some(url), None) => FhirBaseUrl::parse(&url),
+        (None, Some(tenant)) => cerner_base_url(&tenant),
+        _ => {
+            return Err(Refused(
+                "give either the FHIR base URL (`--url`) or the tenant id (`--tenant`)".to_owned(),
+            ));
+        }
+    }
+    .map_err(|cause| Refused(format!("not a usable FHIR base URL: {cause}")))?;
+    if !Parts::base_fits(&base, client.environment) {
+        return Err(Refused("a live source must be reached over https".to_owned()));
+    }
+    let new = NewSource {
+        environment: client.environment,
+        name,
+        base: base.clone(),
+        ehr_client,
+        city,
+        state,
+        logo_url: None,
+        portal_url: None,
+        overrides: Overrides::default(),
+    };
+    let discovered = discover(parts, &client.vendor, &base, client.environment).await;
+    let discovery = match discovered {
+        Ok(found) => found,
+        Err(cause) if unchecked => json!({ "warning": cause.0 }),
+        Err(cause) => {
+            return Err(Refused(format!(
+                "{cause}; check the address, or add it all the same with `--unchecked`"
+            )));
+        }
+    };
+    let source = parts.directory.add_source(new).await.map_err(|error| Refused(error.to_string()))?;
+    let mut row = source_row(parts, &source);
+    row["discovery"] = discovery;
+    Ok(row)
+}
+
+async fn check_source(parts: &Parts, text: &str) -> Result<Json, Refused> {
+    let by_url = || {
+        let base = FhirBaseUrl::parse(text).ok()?;
+        let both = [Environment::Live, Environment::Sandbox];
+        both.into_iter().find_map(|environment| parts.directory.source_at(environment, &base))
+    };
+    let source = SourceId::parse(text).ok().and_then(|id| parts.directory.source(id)).or_else(by_url);
+    let source =
+        source.ok_or_else(|| Refused(format!("there is no source `{text}`; see `chartgate source list`")))?;
+    let mut row = source_row(parts, &source);
+    row["discovery"] = discover(parts, &source.vendor, &source.base, source.environment).await?;
+    Ok(row)
+}
+
+async fn discover(
+    parts: &Parts,
+    vendor: &str,
+    base: &FhirBaseUrl,
+    environment: Environment,
+) -> Result<Json, Refused> {
+    let reach = match environment {
+        Environment::Live => crate::outbound::Reach::Public,
+        Environment::Sandbox => crate::outbound::Reach::Loopback,
+    };
+    let profile = VendorProfile::named(vendor).unwrap_or_else(VendorProfile::generic);
+    let server = EhrServer { base: base.clone(), profile, overrides: Overrides::default(), reach };
+    let found = parts.discoverer.discover_now(&server).await;
+    let found = found
+        .map_err(|cause| Refused(format!("the source's SMART configuration could not be read: {cause}")))?;
+    Ok(json!({
+        "authorization_endpoint": found.authorization_endpoint,
+        "token_endpoint": found.token_endpoint,
+        "auth_methods": found.auth_methods,
+        "assertion_algorithms": found.assertion_algorithms,
+        "scopes": found.scopes_supported.as_ref().map(Vec::len),
+        "pkce": found.pkce,
+        "warnings": found.warnings,
+    }))
+}
+
+fn source_row(parts: &Parts, source: &Source) -> Json {
+    json!({
+        "id": source.id, "name": source.name, "fhir_base_url": source.base, "environment": source.environment,
+        "vendor": source.vendor, "city": source.city, "state": source.state,
+        "ehr_client": parts.directory.client(source.ehr_client).map(|client| client.name.clone()),
+    })
+}
+
+/// Where the socket of a data directory is.
+pub fn socket_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET)
+}
+
+/// Listens for commands on the local socket, which only the box's own user may open.
+pub fn listen(app: &App) -> std::io::Result<()> {
+    let path = socket_path(&app.parts().config.data_dir);
+    // Whoever holds the store owns the socket: one that is left over belongs to a process that is gone.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let app = app.clone();
+    let shutdown = app.parts().shutdown.clone();
+    app.parts().shutdown.clone().spawn(async move {
+        loop {
+            tokio::select! {
+                () = shutdown.triggered() => break,
+                accepted = listener.accept() => {
+                    if let Ok((stream, _)) = accepted {
+                        let app = app.clone();
+                        shutdown.spawn(async move {
+                            let _ = tokio::time::timeout(MOST_TIME, converse(&app, stream)).await;
+                        });
+                    }
+                }
+            }
+        }
+        let _ = std::fs::remove_file(&path);
+    });
+    Ok(())
+}
+
+async fn converse(app: &App, stream: UnixStream) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(MOST_BYTES)).read_line(&mut line).await?;
+    let answer: Result<Json, Refused> = match serde_json::from_str(&line) {
+        Ok(command) => execute(app.parts(), command).await,
+        Err(_) => {
+            Err(Refused("the command is of another version of chartgate; restart the service".to_owned()))
+        }
+    };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+/// Asks the running appliance of a data directory; `None` when none is running.
+pub async fn ask(data_dir: &Path, command: &Command) -> Option<Result<Json, Refused>> {
+    let mut stream = UnixStream::connect(socket_path(data_dir)).await.ok()?;
+    let conversation = async {
+        let mut line = serde_json::to_vec(command).ok()?;
+        line.push(b'\n');
+        stream.write_all(&line).await.ok()?;
+        let mut answer = String::new();
+        BufReader::new(stream).take(MOST_BYTES).read_line(&mut answer).await.ok()?;
+        serde_json::from_str(&answer).ok()
+    };
+    let answered = tokio::time::timeout(MOST_TIME, conversation).await.ok().flatten();
+    Some(
+        answered
+            .unwrap_or_else(|| Err(Refused("the running appliance did not answer; see its log".to_owned()))),
+    )
+}

@@ -1,0 +1,9 @@
+//! The patient's journey: start and search, leaving, the way back, done.
+
+pub mod handlers;
+pub mod pages;
+pub mod results;
+pub mod words;
+
+#[cfg(test)]
+mod samples;
