@@ -15,6 +15,7 @@ pub mod http;
 pub mod id;
 pub mod outbound;
 pub mod records;
+pub mod sandbox;
 pub mod secret;
 pub mod server;
 pub mod shutdown;

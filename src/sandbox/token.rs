@@ -1,0 +1,495 @@
+//! The token endpoint: code exchange, refresh, revocation, introspection.
+//! SMART App Launch 2.2 "Obtain access token", RFC 6749 sections 4.1.3, 5 and 6, RFC 7009, RFC 7636, RFC 7662.
+
+use std::time::Duration;
+
+use hyper::{StatusCode, header};
+use serde_json::{Value, json};
+
+use super::assertion::Refusal;
+use super::authorize::{full_urn, set_correlation_id};
+use super::faults::{ExpiresIn, ExpiresInForm, Faults, Rotation, TokenEndpointFault};
+use super::state::{AccessTokenEntry, Grant, GrantId, RefreshTokenEntry, State};
+use super::urls::TENANT;
+use super::web::{Form, Incoming, Reply};
+use super::{RegisteredClient, Sandbox, scope};
+use crate::clock::Timestamp;
+use crate::crypto::{base64url, constant_time_eq, sha256};
+
+/// How long a code is good (SMART: about a minute).
+const CODE_LIFE: Duration = Duration::from_mins(1);
+/// What `expires_in` leaves out of a token's real life: Oracle Health says 570 of 600.
+const UNSPOKEN_LIFE: Duration = Duration::from_secs(30);
+/// A refresh token unused for so long is dead (Oracle Health: three months).
+const IDLE_LIMIT: Duration = Duration::from_hours(24 * 90);
+
+const BAD_CODE: &str = "oauth2:token:code-invalid-or-expired";
+const BAD_REFRESH_TOKEN: &str = "oauth2:token:refresh-token:token-invalid";
+
+/// A grant for which tokens are to be written out.
+struct Issue {
+    grant: GrantId,
+    scopes: Vec<String>,
+    /// Sign-in data for the id token; a refresh has none.
+    id_token: Option<IdTokenFor>,
+    new_refresh_token: bool,
+}
+
+struct IdTokenFor {
+    nonce: Option<String>,
+}
+
+impl Sandbox {
+    /// POST of the token endpoint. `own_url` is the URL that was posted to, if it is one of this tenant's.
+    pub(super) async fn token(&self, own_url: Option<&str>, incoming: &Incoming, now: Timestamp) -> Reply {
+        let form = incoming.form();
+        let field = |name| form.as_ref().and_then(|form| form.one(name)).map(str::to_owned);
+        let mut asked = json!({
+            "grant_type": field("grant_type"), "client_id": field("client_id"), "scope": field("scope"),
+            "redirect_uri": field("redirect_uri"), "code_verifier": field("code_verifier").is_some(),
+            "content_type": incoming.header(&header::CONTENT_TYPE),
+        });
+        let faults = self.state().faults.clone();
+        if let Some(reply) = self.endpoint_fault(&faults) {
+            return reply.asked(asked);
+        }
+        let outcome = self.grant_tokens(own_url, form.as_ref(), incoming, &mut asked, now).await;
+        let reply = match outcome {
+            Err(refusal) => self.refuse_token(refusal),
+            Ok(issue) => self.write_tokens(issue, &faults, now),
+        };
+        let lost = faults.token_endpoint == Some(TokenEndpointFault::TimeoutAfterRotation);
+        let mut reply = reply.asked(asked);
+        if lost {
+            reply.hangs = true;
+            reply = reply.faulty().because("carried out, the answer held back");
+        }
+        reply
+    }
+
+    fn endpoint_fault(&self, faults: &Faults) -> Option<Reply> {
+        if let Some(error) = &faults.token_error {
+            let urn = error.urn.as_deref().unwrap_or("server-error");
+            return Some(self.refuse_token(Refusal::new(&error.error, urn, "switched")).faulty());
+        }
+        let reply = match faults.token_endpoint? {
+            TokenEndpointFault::TooMany => Reply::status(StatusCode::TOO_MANY_REQUESTS, "switched"),
+            TokenEndpointFault::Unavailable => Reply::status(StatusCode::SERVICE_UNAVAILABLE, "switched"),
+            TokenEndpointFault::Html => {
+                Reply::bytes(StatusCode::FORBIDDEN, "text/html", "<html><h1>Request blocked</h1></html>")
+            }
+            TokenEndpointFault::Hang => Reply::hanging("held back"),
+            TokenEndpointFault::Redirect => {
+                let to = format!("{}/token", self.urls.elsewhere);
+                Reply::redirect(StatusCode::TEMPORARY_REDIRECT, &to)
+            }
+            TokenEndpointFault::Empty => Reply::status(StatusCode::OK, "switched"),
+            TokenEndpointFault::TimeoutAfterRotation => return None,
+        };
+        Some(reply.faulty())
+    }
+
+    async fn grant_tokens(
+        &self,
+        own_url: Option<&str>,
+        form: Option<&Form>,
+        incoming: &Incoming,
+        asked: &mut Value,
+        now: Timestamp,
+    ) -> Result<Issue, Refusal> {
+        let malformed =
+            |reason: &str| Refusal::new("invalid_request", "oauth2:token:invalid-request", reason);
+        let own_url = own_url.ok_or_else(|| {
+            Refusal::new("invalid_grant", "oauth2:token:invalid-tenant", "not a token URL of this tenant")
+        })?;
+        let form = form.ok_or_else(|| malformed("the body is not a form"))?;
+        if let Some(name) = form.repeated() {
+            return Err(malformed(&format!("`{name}` came twice")));
+        }
+        let (client, method) = self.authenticate(incoming, form, own_url, now).await?;
+        asked["auth_method"] = json!(method);
+        asked["client_id"] = json!(client.client_id);
+        let outcome = match form.one("grant_type") {
+            Some("authorization_code") => self.exchange_code(&client, form, now),
+            Some("refresh_token") => self.refresh(&client, form, now),
+            Some(_) => {
+                let urn = "oauth2:token:unsupported-grant-type";
+                Err(Refusal::new("unsupported_grant_type", urn, "unknown grant_type"))
+            }
+            None => Err(malformed("no grant_type")),
+        };
+        if let Ok(issue) = &outcome {
+            asked["grant"] = json!(issue.grant);
+        }
+        outcome.map_err(|refusal| Refusal { client_id: Some(client.client_id), ..refusal })
+    }
+
+    fn exchange_code(
+        &self,
+        client: &RegisteredClient,
+        form: &Form,
+        now: Timestamp,
+    ) -> Result<Issue, Refusal> {
+        let refuse = |urn: &str, reason: &str| Refusal::new("invalid_grant", urn, reason);
+        let code = form
+            .one("code")
+            .ok_or_else(|| Refusal::new("invalid_request", "oauth2:token:code:invalid", "no code"))?;
+        let mut state = self.state();
+        let life = state.faults.code_life_seconds.map_or(CODE_LIFE, Duration::from_secs);
+        let narrow = state.faults.narrow_scopes.clone();
+        let known = state.codes.get_mut(code).ok_or_else(|| refuse(BAD_CODE, "unknown code"))?;
+        if known.asked.client_id != client.client_id {
+            // Someone else's attempt must not spoil the code for its owner.
+            return Err(refuse("oauth2:token:code:client:mismatch", "the code belongs to another client"));
+        }
+        // A code is good for one attempt of its own client, also when the attempt fails.
+        if let Some(outcome) = known.used.replace(None) {
+            known.used = Some(outcome);
+            if let Some(grant) = outcome {
+                // RFC 6749 section 4.1.2: tokens issued from a code that is used again should be revoked.
+                state.end_grant(grant, "its code was used twice");
+            }
+            return Err(refuse(BAD_CODE, "the code was used before"));
+        }
+        let known = known.clone();
+        if known.issued_at.after(life) <= now {
+            return Err(refuse(BAD_CODE, "the code is too old"));
+        }
+        if form.one("redirect_uri") != Some(known.asked.redirect_uri.as_str()) {
+            return Err(refuse(
+                "oauth2:token:invalid-redirect-uri",
+                "another redirect_uri than at authorize",
+            ));
+        }
+        let verifier = form.one("code_verifier").ok_or_else(|| refuse(BAD_CODE, "no code_verifier"))?;
+        if !is_verifier(verifier) {
+            return Err(refuse(BAD_CODE, "code_verifier is not 43 to 128 unreserved characters"));
+        }
+        let challenge = base64url(&sha256(verifier.as_bytes()));
+        if !constant_time_eq(challenge.as_bytes(), known.asked.challenge.as_bytes()) {
+            return Err(refuse(BAD_CODE, "wrong code_verifier"));
+        }
+        let mut scopes = known.asked.scopes;
+        if let Some(types) = narrow {
+            scopes.retain(|scope| {
+                scope::parse(scope).is_none_or(|one| types.iter().any(|kept| kept == one.resource_type))
+            });
+        }
+        if scopes.is_empty() {
+            return Err(Refusal::new("invalid_scope", "oauth2:token:empty-scopes", "no scope is left"));
+        }
+        let grant = state.add_grant(Grant {
+            client_id: client.client_id.clone(),
+            username: known.username,
+            patient_id: known.patient_id,
+            scopes: scopes.clone(),
+            agreed_at: now,
+            refreshed_at: now,
+            ended: None,
+        });
+        if let Some(code) = state.codes.get_mut(code) {
+            code.used = Some(Some(grant));
+        }
+        let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
+        let id_token = has("openid").then_some(IdTokenFor { nonce: known.asked.nonce });
+        let new_refresh_token = has("offline_access") && !state.faults.no_refresh_token;
+        Ok(Issue { grant, id_token, new_refresh_token, scopes })
+    }
+
+    fn refresh(&self, client: &RegisteredClient, form: &Form, now: Timestamp) -> Result<Issue, Refusal> {
+        let refuse = |reason: &str| Refusal::new("invalid_grant", BAD_REFRESH_TOKEN, reason);
+        let token = form
+            .one("refresh_token")
+            .ok_or_else(|| Refusal::new("invalid_request", BAD_REFRESH_TOKEN, "no refresh_token"))?;
+        let mut state = self.state();
+        let entry = *state.refresh_tokens.get(token).ok_or_else(|| refuse("unknown refresh token"))?;
+        let grant = state.grants.get(&entry.grant).ok_or_else(|| refuse("unknown grant"))?;
+        if grant.client_id != client.client_id {
+            return Err(refuse("the refresh token belongs to another client"));
+        }
+        if let Some(why) = grant.ended {
+            return Err(refuse(&format!("the grant has ended: {why}")));
+        }
+        if entry.superseded {
+            // RFC 9700 section 4.14.2: someone holds a copy, and nobody knows who is the thief.
+            state.end_grant(entry.grant, "a replaced refresh token was used");
+            return Err(refuse("a replaced refresh token was used; the grant ends"));
+        }
+        if grant.refreshed_at.after(IDLE_LIMIT) <= now {
+            state.end_grant(entry.grant, "unused for three months");
+            return Err(refuse("unused for three months"));
+        }
+        let scopes = match form.one("scope") {
+            None => grant.scopes.clone(),
+            Some(wanted) => {
+                let wanted: Vec<String> = wanted.split_ascii_whitespace().map(str::to_owned).collect();
+                if let Some(extra) = wanted.iter().find(|scope| !grant.scopes.contains(scope)) {
+                    let reason = format!("`{extra}` was not granted");
+                    return Err(Refusal::new("invalid_scope", "oauth2:token:empty-scopes", reason));
+                }
+                wanted
+            }
+        };
+        let rotates = match state.faults.refresh_rotation {
+            Some(rotation) => rotation == Rotation::Rotate,
+            None => self.personality.traits().rotates,
+        };
+        let new_refresh_token = rotates && !state.faults.no_refresh_token;
+        if new_refresh_token && let Some(entry) = state.refresh_tokens.get_mut(token) {
+            entry.superseded = true;
+        }
+        if let Some(grant) = state.grants.get_mut(&entry.grant) {
+            grant.refreshed_at = now;
+        }
+        Ok(Issue { grant: entry.grant, scopes, id_token: None, new_refresh_token })
+    }
+
+    /// The answer of RFC 6749 section 5.1 with SMART's context.
+    fn write_tokens(&self, issue: Issue, faults: &Faults, now: Timestamp) -> Reply {
+        let traits = self.personality.traits();
+        let mut faulty = faults.drop_patient;
+        let announced = match &faults.expires_in {
+            Some(ExpiresIn::Number(number)) => number.as_f64().unwrap_or_default().max(0.0),
+            #[expect(clippy::cast_precision_loss, reason = "seconds of an hour")]
+            Some(ExpiresIn::Form(_)) | None => traits.expires_in as f64,
+        };
+        let life = Duration::try_from_secs_f64(announced).unwrap_or_default() + UNSPOKEN_LIFE;
+        let access_token = self.random.token::<192>();
+        let mut answer = json!({
+            "access_token": access_token,
+            "token_type": "Bearer",
+            "scope": scope::echo(&issue.scopes, traits),
+            "need_patient_banner": false,
+            "tenant": TENANT,
+        });
+        match &faults.expires_in {
+            None => answer["expires_in"] = json!(traits.expires_in),
+            Some(ExpiresIn::Number(number)) => answer["expires_in"] = json!(number),
+            Some(ExpiresIn::Form(ExpiresInForm::String)) => {
+                answer["expires_in"] = json!(traits.expires_in.to_string());
+            }
+            Some(ExpiresIn::Form(ExpiresInForm::Float)) => answer["expires_in"] = json!(announced + 0.52),
+            Some(ExpiresIn::Form(ExpiresInForm::Missing)) => {}
+        }
+        faulty |= faults.expires_in.is_some()
+            || faults.narrow_scopes.is_some()
+            || faults.no_refresh_token
+            || faults.refresh_rotation.is_some();
+        let mut state = self.state();
+        let Some(grant) = state.grants.get(&issue.grant).cloned() else {
+            drop(state);
+            return self.refuse_token(Refusal::new("server_error", "server-error", "the grant is gone"));
+        };
+        if !faults.drop_patient {
+            answer["patient"] = json!(grant.patient_id);
+        }
+        if issue.new_refresh_token {
+            let token = self.new_refresh_token();
+            answer["refresh_token"] = json!(token);
+            state.refresh_tokens.insert(token, RefreshTokenEntry { grant: issue.grant, superseded: false });
+        }
+        let entry =
+            AccessTokenEntry { grant: issue.grant, scopes: issue.scopes, expires_at: now.after(life) };
+        state.access_tokens.insert(access_token, entry);
+        if let Some(wanted) = issue.id_token {
+            let (kid, id_fault) = self.id_token_kid(&mut state, faults);
+            drop(state);
+            faulty |= id_fault;
+            let claims = self.id_token_claims(&grant, wanted, faults, now, &mut faulty);
+            match self.keys.id_token(&kid, &claims) {
+                Ok(token) => answer["id_token"] = json!(token),
+                Err(error) => {
+                    let refusal = Refusal::new("server_error", "server-error", error.to_string());
+                    return self.refuse_token(refusal);
+                }
+            }
+        }
+        Reply::json(StatusCode::OK, &answer).faulty_if(faulty)
+    }
+
+    /// Long and opaque; inside it looks like the real ones, base64 of a small object.
+    fn new_refresh_token(&self) -> String {
+        let inside = json!({
+            "id": self.random.uuid(), "secret": self.random.token::<32>(), "ver": "1.0",
+            "type": "offline_access", "profile": "smart-v1", "persona": "patient",
+        });
+        base64url(inside.to_string().as_bytes())
+    }
+
+    /// The `kid` to sign with: the published one, or one that `/jwk` will show only later.
+    fn id_token_kid(&self, state: &mut State, faults: &Faults) -> (String, bool) {
+        match faults.id_token_unpublished_kid {
+            None => (self.keys.kid().to_owned(), false),
+            Some(fetches) => {
+                let kid = format!("{}.late", self.random.hex::<8>());
+                state.late_kid = Some((kid.clone(), fetches));
+                (kid, true)
+            }
+        }
+    }
+
+    fn id_token_claims(
+        &self,
+        grant: &Grant,
+        wanted: IdTokenFor,
+        faults: &Faults,
+        now: Timestamp,
+        faulty: &mut bool,
+    ) -> Value {
+        let person = self.person(&grant.username);
+        // Who signed in, which for a caregiver is not whose record is open.
+        let own_id = person.map_or(grant.patient_id.as_str(), |person| person.patient_id.as_str());
+        let fhir_user = if self.personality.traits().relative_fhir_user {
+            format!("Patient/{own_id}")
+        } else {
+            format!("{}/Patient/{own_id}", self.fhir_base_url())
+        };
+        let mut claims = json!({
+            "iss": self.id_token_issuer(),
+            "sub": grant.username,
+            "aud": grant.client_id,
+            "iat": now.seconds(),
+            "exp": now.seconds() + 600,
+            "name": person.map(|person| person.display.as_str()),
+        });
+        let has = |wanted: &str| grant.scopes.iter().any(|scope| scope == wanted);
+        if has("fhirUser") || has("profile") {
+            claims["fhirUser"] = json!(fhir_user);
+            claims["profile"] = json!(fhir_user);
+        }
+        if let Some(nonce) = wanted.nonce {
+            claims["nonce"] = json!(nonce);
+        }
+        if faults.drop_fhir_user
+            && let Some(members) = claims.as_object_mut()
+        {
+            members.remove("fhirUser");
+            members.remove("profile");
+        }
+        if faults.wrong_id_token_issuer {
+            let other = "00000000-0000-4000-8000-000000000000";
+            claims["iss"] = json!(format!("{}/tenants/{other}/oidc/idsps/{other}/", self.urls.origin));
+        }
+        if faults.wrong_id_token_audience {
+            claims["aud"] = json!("another-client");
+        }
+        if faults.wrong_nonce {
+            claims["nonce"] = json!(self.random.token::<16>());
+        }
+        *faulty |= faults.drop_fhir_user
+            || faults.wrong_id_token_issuer
+            || faults.wrong_id_token_audience
+            || faults.wrong_nonce;
+        claims
+    }
+
+    /// The refusal as Oracle Health writes it: `error_uri`, no `error_description`.
+    pub(super) fn refuse_token(&self, refusal: Refusal) -> Reply {
+        let status = if refusal.error == "invalid_client" {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::BAD_REQUEST
+        };
+        let instance = self.random.uuid();
+        let client = refusal.client_id.as_deref().unwrap_or("unknown");
+        let mut body = json!({ "error": refusal.error });
+        if self.personality.traits().error_uri_only {
+            body["error_uri"] = json!(self.urls.error(&full_urn(&refusal.urn), &instance, client));
+        } else {
+            body["error_description"] = json!(refusal.reason);
+        }
+        let mut reply = Reply::json(status, &body).because(format!("{}: {}", refusal.error, refusal.reason));
+        set_correlation_id(&mut reply, &instance);
+        if status == StatusCode::UNAUTHORIZED {
+            reply = reply.with(header::WWW_AUTHENTICATE, "Basic realm=\"sandbox\"");
+        }
+        reply
+    }
+
+    /// RFC 7009. An unknown token is no error; a refresh token takes its access tokens along.
+    pub(super) async fn revoke(&self, incoming: &Incoming, now: Timestamp) -> Reply {
+        let form = incoming.form().unwrap_or_default();
+        let asked = json!({"client_id": form.one("client_id"), "hint": form.one("token_type_hint")});
+        // The endpoint itself may be named as `aud`, but SMART's assertions are for the token URL; both pass.
+        let audiences = [self.urls.token(), self.urls.token_without_host(), self.urls.revoke()];
+        let named = self.named_audience(&form);
+        let own_url = audiences.iter().find(|one| Some(*one) == named.as_ref()).unwrap_or(&audiences[2]);
+        let client = match self.authenticate(incoming, &form, own_url, now).await {
+            Ok((client, _)) => client,
+            Err(refusal) => return self.refuse_token(refusal).asked(asked),
+        };
+        let Some(token) = form.one("token") else {
+            let refusal = Refusal::new("invalid_request", "oauth2:token:invalid-request", "no token");
+            return self.refuse_token(refusal).asked(asked);
+        };
+        let mut state = self.state();
+        let refresh = state.refresh_tokens.get(token).map(|entry| entry.grant);
+        let access = state.access_tokens.get(token).map(|entry| entry.grant);
+        let owned = |state: &State, id: GrantId| {
+            state.grants.get(&id).is_some_and(|grant| grant.client_id == client.client_id)
+        };
+        let reason = if let Some(grant) = refresh.filter(|id| owned(&state, *id)) {
+            state.end_grant(grant, "revoked by the client");
+            "grant revoked"
+        } else if access.is_some_and(|id| owned(&state, id)) {
+            state.access_tokens.remove(token);
+            "access token revoked"
+        } else {
+            "unknown token"
+        };
+        drop(state);
+        Reply::status(StatusCode::OK, reason).asked(asked)
+    }
+
+    fn named_audience(&self, form: &Form) -> Option<String> {
+        let jws = crate::crypto::Jws::parse(form.one("client_assertion")?).ok()?;
+        let claims: Value = jws.unverified_claims().ok()?;
+        claims["aud"].as_str().map(str::to_owned)
+    }
+
+    /// RFC 7662, for clients that authenticate.
+    pub(super) async fn introspect(&self, incoming: &Incoming, now: Timestamp) -> Reply {
+        let form = incoming.form().unwrap_or_default();
+        let own_url = match self.named_audience(&form) {
+            Some(named) if named == self.urls.token() => named,
+            _ => self.urls.introspect(),
+        };
+        let client = match self.authenticate(incoming, &form, &own_url, now).await {
+            Ok((client, _)) => client,
+            Err(refusal) => return self.refuse_token(refusal),
+        };
+        let state = self.state();
+        let token = form.one("token").unwrap_or_default();
+        let entry = state.access_tokens.get(token).filter(|entry| entry.expires_at > now);
+        let found = entry.and_then(|entry| {
+            let grant = state.grants.get(&entry.grant)?;
+            (grant.client_id == client.client_id).then(|| {
+                json!({
+                    "active": true, "scope": entry.scopes.join(" "), "client_id": grant.client_id,
+                    "exp": entry.expires_at.seconds(), "patient": grant.patient_id,
+                    "iss": self.id_token_issuer(), "sub": grant.username,
+                })
+            })
+        });
+        Reply::json(StatusCode::OK, &found.unwrap_or(json!({"active": false})))
+    }
+}
+
+/// RFC 7636 section 4.1.
+fn is_verifier(text: &str) -> bool {
+    (43..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_has_43_to_128_unreserved_characters() {
+        assert!(is_verifier("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"));
+        assert!(!is_verifier(&"a".repeat(42)));
+        assert!(!is_verifier(&"a".repeat(129)));
+        assert!(!is_verifier(&"+".repeat(43)));
+    }
+}
