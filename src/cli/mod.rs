@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 pub use arguments::Arguments;
+pub use demo::{fetch_jwks, serve_sandbox};
 
 /// How a command can fail.
 #[derive(Debug, thiserror::Error)]

@@ -117,6 +117,9 @@ impl Route {
             segments.push(decoded.into_owned());
         }
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        if segments.len() > 1 && segments.contains(&"") {
+            return Err(Miss::NotFound);
+        }
         let (allowed, route) = match segments.as_slice() {
             [""] => (READ, Self::Home),
             ["health"] => (READ, Self::Health),

@@ -36,7 +36,9 @@ impl Sandbox {
                 Reply::bytes(StatusCode::OK, "application/json", whole[..whole.len() / 2].to_owned())
             }
             SmartConfigurationFault::RelativeUrls => {
-                for value in document.as_object_mut().into_iter().flat_map(|members| members.values_mut()) {
+                // An issuer is a name, not an address to resolve.
+                let members = document.as_object_mut().into_iter().flatten();
+                for (_, value) in members.filter(|(name, _)| *name != "issuer") {
                     let path = value.as_str().and_then(|url| url.strip_prefix(&self.urls.origin));
                     if let Some(path) = path {
                         *value = json!(path);

@@ -239,7 +239,10 @@ impl Sessions {
             let connection: [u8; 16] = key[16..].try_into().ok()?;
             Some((ConnectionId::from_bytes(connection), at))
         });
-        Ok(attempts.collect())
+        let mut attempts: Vec<(ConnectionId, Timestamp)> = attempts.collect();
+        // A reconnected connection keeps its old id, so ids do not tell the order of attempts.
+        attempts.sort_by_key(|(connection, at)| (*at, *connection));
+        Ok(attempts)
     }
 
     /// Removes a patient's sessions, as part of the patient's erasure.

@@ -1,0 +1,394 @@
+//! An appliance and a sandbox hospital on real sockets, with one manual clock, and a browser that does what it is told.
+
+mod browser;
+mod log;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chartgate::app::{App, Ground};
+use chartgate::clock::{Clock, Timestamp};
+use chartgate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
+use chartgate::crypto::Random;
+use chartgate::directory::{NewEhrClient, NewSource};
+use chartgate::id::SourceId;
+use chartgate::outbound::{Outbound, OutboundSettings};
+use chartgate::records::PullSettings;
+use chartgate::sandbox::population::Population;
+use chartgate::sandbox::{Personality, RegisteredClient, Sandbox, SandboxOptions};
+use chartgate::server::Transport;
+use chartgate::shutdown::Shutdown;
+use chartgate::smart::FhirBaseUrl;
+use chartgate::smart::server::Overrides;
+use chartgate::store::{MasterKey, OpenError, Opening, Store};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+pub use browser::{Browser, Page, head, send};
+pub use log::logged;
+
+pub const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
+pub const SYNTHETIC_SECRET: &str = "a secret of no importance";
+
+/// The synthetic hospital of a test.
+pub struct Hospital {
+    pub sandbox: Arc<Sandbox>,
+    pub base: String,
+    control: String,
+    shutdown: Shutdown,
+}
+
+impl Hospital {
+    pub async fn start(clock: &Clock, personality: Personality, population: Arc<Population>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let origin = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+        let outbound = Outbound::new(&OutboundSettings::default()).expect("a client");
+        let sandbox = Sandbox::new(SandboxOptions {
+            origin,
+            clock: clock.clone(),
+            random: Random::system(),
+            population,
+            personality,
+            clients: Vec::new(),
+            fetch_jwks: chartgate::cli::fetch_jwks(outbound),
+        })
+        .expect("a hospital");
+        let shutdown = Shutdown::default();
+        let (served, stop) = (Arc::clone(&sandbox), shutdown.clone());
+        shutdown.spawn(async move { chartgate::cli::serve_sandbox(served, vec![listener], &stop).await });
+        Self { base: sandbox.fhir_base_url(), control: sandbox.control_url(), sandbox, shutdown }
+    }
+
+    /// Turns fault switches on.
+    pub async fn faults(&self, switches: Value) {
+        self.control("POST", "faults", &switches).await;
+    }
+
+    /// Turns all of them off.
+    pub async fn well(&self) {
+        self.control("DELETE", "faults", &Value::Null).await;
+    }
+
+    /// Lets a person agree without pages.
+    pub async fn agrees(&self, username: &str) {
+        self.control("POST", "auto-approve", &json!({ "username": username })).await;
+    }
+
+    pub async fn control(&self, method: &str, what: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let page = send(method, &format!("{}/{what}", self.control), &[], &body).await;
+        assert_eq!(page.status, 200, "{method} {what}: {}", page.text);
+        page.json()
+    }
+
+    /// How often something happened, such as `token.refresh_token.ok`; `token.` adds up everything that begins so.
+    pub async fn count(&self, name: &str) -> u64 {
+        let counters = self.control("GET", "counters", &Value::Null).await;
+        let counters = counters.as_object().cloned().unwrap_or_default();
+        counters
+            .iter()
+            .filter(|(known, _)| *known == name || (name.ends_with('.') && known.starts_with(name)))
+            .filter_map(|(_, count)| count.as_u64())
+            .sum()
+    }
+
+    /// The log of what came in.
+    pub async fn log(&self) -> Vec<Value> {
+        self.control("GET", "log", &Value::Null).await.as_array().cloned().unwrap_or_default()
+    }
+
+    pub fn users(&self) -> Vec<chartgate::sandbox::SandboxUser> {
+        self.sandbox.users()
+    }
+}
+
+impl Drop for Hospital {
+    fn drop(&mut self) {
+        self.shutdown.trigger();
+    }
+}
+
+/// The appliance of a test, registered at its hospital.
+pub struct TestApp {
+    running: Option<App>,
+    pub hospital: Hospital,
+    pub clock: Clock,
+    pub origin: String,
+    pub key: String,
+    pub source: SourceId,
+    pub folder: Arc<tempfile::TempDir>,
+    master_key: MasterKey,
+}
+
+/// How a test's appliance differs from the usual one.
+pub struct Setup {
+    pub personality: Personality,
+    pub vendor: &'static str,
+    pub auth: AuthMethod,
+    pub client: fn(RegisteredClient) -> RegisteredClient,
+    pub smart_version: SmartVersion,
+    pub scopes: Option<Vec<String>>,
+    pub settings: Vec<(&'static str, &'static str)>,
+    pub pulls: PullSettings,
+    pub size: Option<usize>,
+    pub population: Option<Arc<Population>>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            personality: Personality::CernerPatient,
+            vendor: "cerner",
+            auth: AuthMethod::PrivateKeyJwt,
+            client: |client| client,
+            smart_version: SmartVersion::V1,
+            scopes: None,
+            settings: Vec::new(),
+            pulls: PullSettings {
+                backoff: Duration::from_millis(1),
+                longest_backoff: Duration::from_millis(5),
+                page_bytes: 4 << 20,
+                ..PullSettings::default()
+            },
+            size: None,
+            population: None,
+        }
+    }
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        log::start();
+        let clock = Clock::manual(Timestamp::parse("2026-11-02T08:00:00Z").expect("a time"));
+        let population = setup.population.clone();
+        let population =
+            population.unwrap_or_else(|| Arc::new(Population::synthetic(&Random::seeded(1), setup.size)));
+        let hospital = Hospital::start(&clock, setup.personality, population).await;
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let master_key = MasterKey::generate(&Random::system());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let origin = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+        let app = build(&folder, &master_key, &origin, &clock, &setup).await;
+        let registered = RegisteredClient {
+            jwks_uri: Some(format!("{origin}/api/auth/.well-known/jwks").parse().expect("a url")),
+            secret: setup.auth.needs_secret().then(|| chartgate::secret::Secret::new(SYNTHETIC_SECRET)),
+            ..RegisteredClient::new(CLIENT_ID, format!("{origin}/api/auth/smart/callback"))
+        };
+        let registered = (setup.client)(registered);
+        hospital.control("POST", "clients", &as_json(&registered)).await;
+        let source = register(&app, &hospital.base, &setup).await;
+        let workspace = app.parts().workspaces.named("sandbox").await.expect("read").expect("there");
+        let key = app.parts().api_keys.create(&workspace, "test", None).await.expect("a key");
+        let key = key.text.expose().to_owned();
+        serve(&app, listener);
+        Self { running: Some(app), hospital, clock, origin, key, source, folder, master_key }
+    }
+
+    /// The running appliance.
+    pub fn app(&self) -> &App {
+        self.running.as_ref().expect("running")
+    }
+
+    /// Stops the appliance and starts another on what is on disk, at the same address.
+    pub async fn restart(&mut self) {
+        let app = self.running.take().expect("running");
+        app.parts().shutdown.trigger();
+        assert!(app.parts().shutdown.drained(Duration::from_secs(20)).await, "the old appliance stops");
+        drop(app);
+        let app = build(&self.folder, &self.master_key, &self.origin, &self.clock, &Setup::default()).await;
+        let address = self.origin.strip_prefix("http://").expect("http").to_owned();
+        serve(&app, TcpListener::bind(address).await.expect("the same port"));
+        self.running = Some(app);
+    }
+
+    /// Calls the API.
+    pub async fn api(&self, method: &str, path: &str, body: Value) -> Page {
+        self.api_as(&self.key, method, path, body).await
+    }
+
+    pub async fn api_as(&self, key: &str, method: &str, path: &str, body: Value) -> Page {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let authorization = format!("Bearer {key}");
+        send(method, &format!("{}{path}", self.origin), &[("authorization", &authorization)], &body).await
+    }
+
+    /// Starts a picker session and returns its link and id.
+    pub async fn session(&self, patient: &str) -> (String, String) {
+        // Two things of one millisecond have no order.
+        self.clock.advance(Duration::from_secs(1));
+        let body = json!({ "patient_id": patient, "return_url": "https://shop.example/back?cart=1" });
+        let session = self.api("POST", "/patient-sessions", body).await.ok();
+        let text = |name: &str| session[name].as_str().expect("text").to_owned();
+        (text("url"), text("id"))
+    }
+
+    /// Starts a direct session and returns its link and id.
+    pub async fn direct(&self, patient: &str) -> (String, String) {
+        let body = json!({
+            "patient_id": patient, "return_url": "https://shop.example/back?cart=1",
+            "connection_id": self.source.to_string(),
+        });
+        let session = self.api("POST", "/patient-sessions", body).await.ok();
+        let text = |name: &str| session[name].as_str().expect("text").to_owned();
+        (text("url"), text("id"))
+    }
+
+    /// Takes a patient through the picker to the hospital and back; the last page.
+    pub async fn journey(&self, browser: &mut Browser, link: &str) -> Page {
+        let source = self.source.to_string();
+        browser.post(&format!("{link}/launch"), &[("source", &source)]).await;
+        browser.follow().await
+    }
+
+    /// A connected patient, with all records read.
+    pub async fn connected(&self, patient: &str, username: &str) -> String {
+        self.hospital.agrees(username).await;
+        let (link, _) = self.session(patient).await;
+        let page = self.journey(&mut Browser::default(), &link).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+        self.pulls_done().await;
+        self.connection(patient).await["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The patient's newest connection.
+    pub async fn connection(&self, patient: &str) -> Value {
+        let detail = self.api("GET", &format!("/patients/{patient}"), Value::Null).await.ok();
+        detail["connections"][0].clone()
+    }
+
+    /// Waits until nothing is being pulled.
+    pub async fn pulls_done(&self) {
+        let wait = async {
+            loop {
+                let wanted = self.app().parts().store.read(|view| {
+                    use chartgate::store::{Range, Reader as _, StoreError};
+                    view.keys(chartgate::grants::PULLS_WANTED, &Range::of(b""))
+                        .map_err(|error: StoreError| error)
+                });
+                if wanted.await.expect("read").is_empty() && self.app().parts().records.pulls().is_idle() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("pulls end");
+    }
+
+    /// All records of a patient, over all pages.
+    pub async fn records(&self, patient: &str, query: &str) -> Vec<Value> {
+        let mut all = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self
+                .api("GET", &format!("/patients/{patient}/records?{query}{cursor}"), Value::Null)
+                .await
+                .ok();
+            all.extend(page["data"].as_array().expect("a list").iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&starting_after={next}"),
+                None => return all,
+            }
+        }
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if let Some(app) = &self.running {
+            app.parts().shutdown.trigger();
+        }
+    }
+}
+
+fn as_json(client: &RegisteredClient) -> Value {
+    json!({
+        "client_id": client.client_id,
+        "redirect_uris": client.redirect_uris,
+        "launch_url": client.launch_url,
+        "jwks_uri": client.jwks_uri.as_ref().map(ToString::to_string),
+        "secret": client.secret.as_ref().map(chartgate::secret::Secret::expose),
+        "smart_version": client.smart_version,
+        "scopes": client.scopes,
+        "offline": client.offline,
+        "confidential": client.confidential,
+    })
+}
+
+async fn build(
+    folder: &tempfile::TempDir,
+    master_key: &MasterKey,
+    origin: &str,
+    clock: &Clock,
+    setup: &Setup,
+) -> App {
+    let mut arguments: Vec<(String, String)> = vec![
+        ("public_url".to_owned(), origin.to_owned()),
+        ("clinic_name".to_owned(), "North Clinic".to_owned()),
+        ("data_dir".to_owned(), folder.path().to_string_lossy().into_owned()),
+    ];
+    arguments.extend(setup.settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    let layers = Layers { file: None, file_required: false, environment: Vec::new(), arguments };
+    let config = Config::load(&layers).unwrap_or_else(|errors| panic!("{errors}"));
+    let opening = Opening {
+        path: folder.path().join("chartgate.redb"),
+        master_key: master_key.clone(),
+        cache_bytes: 4 << 20,
+        create: true,
+    };
+    let random = Random::system();
+    // The last task of an appliance that was just stopped may hold the store for a moment longer.
+    let store = loop {
+        match Store::open(&opening, random.clone()) {
+            Ok(store) => break store,
+            Err(OpenError::InUse(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let ground =
+        Ground { store, clock: clock.clone(), random, authorities: None, pulls: setup.pulls.clone() };
+    App::build(config, ground).await.expect("the appliance is built")
+}
+
+async fn register(app: &App, base: &str, setup: &Setup) -> SourceId {
+    let directory = &app.parts().directory;
+    directory
+        .ensure_client(NewEhrClient {
+            name: "hospital".to_owned(),
+            vendor: setup.vendor.to_owned(),
+            environment: Environment::Sandbox,
+            client_id: CLIENT_ID.to_owned(),
+            auth: setup.auth,
+            client_secret: setup
+                .auth
+                .needs_secret()
+                .then(|| chartgate::secret::Secret::new(SYNTHETIC_SECRET)),
+            signing_algorithm: None,
+            smart_version: setup.smart_version,
+            scopes: setup.scopes.clone(),
+        })
+        .await
+        .expect("a registration");
+    let source = NewSource {
+        environment: Environment::Sandbox,
+        name: "Mercy Hospital".to_owned(),
+        base: FhirBaseUrl::parse(base).expect("a base"),
+        ehr_client: "hospital".to_owned(),
+        city: Some("Springfield".to_owned()),
+        state: Some("IL".to_owned()),
+        logo_url: None,
+        portal_url: None,
+        overrides: Overrides::default(),
+    };
+    directory.ensure_source(source).await.expect("a source").id
+}
+
+fn serve(app: &App, listener: TcpListener) {
+    let serving = app.clone();
+    // Not counted by its own `Shutdown`, which `serve` itself waits for.
+    let starter = Shutdown::default();
+    starter.spawn(async move { serving.serve(vec![listener], Transport::Plain).await });
+}
