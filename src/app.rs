@@ -314,7 +314,11 @@ impl App {
                 Route::Jwks => Ok(Answer::new(StatusCode::OK, "application/json", parts.signing_keys.jwks())
                     .cached(JWKS_LIFE)),
                 Route::Asset(name) => asset(&name, &request.headers),
-                Route::Callback => parts.connect.callback(&request).await,
+                // Its address holds a code.
+                Route::Callback => {
+                    let answered = parts.connect.callback(&request).await;
+                    return answered.unwrap_or_else(|trouble| self.trouble(trouble)).without_referrer();
+                }
                 Route::Connect(token, page) => parts.connect.handle(token, page, &request).await,
                 Route::Patients
                 | Route::Patient(_)

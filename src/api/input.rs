@@ -1,9 +1,9 @@
 //! Reading what callers send, with an error that names the field.
 
 use serde_json::{Map, Value as Json};
-use url::Url;
 
 use crate::http::{Problem, ProblemKind};
+use crate::workspaces::is_return_address;
 
 /// The members of a JSON object in a request's body.
 #[derive(Debug)]
@@ -104,16 +104,11 @@ impl Fields {
 
     /// An address a browser will be sent to. App links with a scheme of their own are fine; what a browser would run is not.
     pub fn required_return_url(&self, name: &str) -> Result<String, Problem> {
-        const RUNS: [&str; 7] = ["javascript", "data", "vbscript", "file", "blob", "about", "view-source"];
         let text = self.required_text(name, 2048)?;
-        let parsed = Url::parse(&text).ok().filter(|url| {
-            !RUNS.contains(&url.scheme())
-                && !text.chars().any(|letter| letter.is_control() || letter.is_whitespace())
-                && (!matches!(url.scheme(), "http" | "https") || url.host().is_some())
-        });
-        match parsed {
-            Some(_) => Ok(text),
-            None => Err(Problem::invalid(name, format!("`{name}` must be an absolute URL."))),
+        if is_return_address(&text) {
+            Ok(text)
+        } else {
+            Err(Problem::invalid(name, format!("`{name}` must be an absolute URL.")))
         }
     }
 }

@@ -78,6 +78,13 @@ impl Answer {
         self
     }
 
+    /// No page that follows learns this one's address.
+    #[must_use]
+    pub fn without_referrer(mut self) -> Self {
+        self.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        self
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.0.status()
@@ -96,7 +103,8 @@ impl Answer {
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        // Not `no-referrer` everywhere: it makes browsers send `Origin: null` with our own forms.
+        headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
         headers.insert(
             HeaderName::from_static("cross-origin-opener-policy"),
             HeaderValue::from_static("same-origin"),

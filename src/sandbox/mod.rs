@@ -263,6 +263,11 @@ impl Sandbox {
         self.urls.control()
     }
 
+    /// Everyone who has a record here, and the records.
+    pub fn population(&self) -> &Population {
+        &self.population
+    }
+
     /// Everyone who can log in.
     pub fn users(&self) -> Vec<SandboxUser> {
         let people = self.population.people.iter();

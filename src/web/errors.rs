@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::connect::words::{Trouble, WhoActs, Words};
-use super::look::{self, Branding, Shell, Width};
+use super::look::{self, Branding, Shell, Sign, Width};
 
 /// A page that says why there is no other page.
 #[derive(Debug, Clone)]
@@ -68,9 +68,9 @@ impl ErrorPage {
 pub fn error_page(page: &ErrorPage) -> Markup {
     let words = page.words;
     let kind = match page.who {
-        None => "note",
-        Some(WhoActs::You) => "attention",
-        Some(WhoActs::Clinic | WhoActs::HospitalIt | WhoActs::Us) => "stop",
+        None => Sign::Note,
+        Some(WhoActs::You) => Sign::Attention,
+        Some(WhoActs::Clinic | WhoActs::HospitalIt | WhoActs::Us) => Sign::Stop,
     };
     let next = page.next.as_ref().and_then(|next| Some((&next.label, look::link_target(&next.href)?)));
     let content = html! {
@@ -88,7 +88,7 @@ pub fn error_page(page: &ErrorPage) -> Markup {
                 @if let Some(who) = page.who {
                     div { p.panel-label { (words.who_acts) } p.panel-value { (words.who(who)) } }
                 }
-                @if let Some(code) = &page.reference { div { (look::reference(code, words)) } }
+                @if let Some(code) = &page.reference { div.stack { (look::reference(code, words)) } }
             }
         }
     };

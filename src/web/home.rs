@@ -77,6 +77,7 @@ pub fn home_page(page: &HomePage) -> Markup {
                     "This machine’s public keys, with which its signature is checked."))
             }
         }
+        @if let Some(version) = &page.version { p.small.muted { "Chartgate " (version) } }
     };
     look::page(
         &Shell { title: "Start", branding: Some(&branding), words: &ENGLISH, width: Width::Wide },

@@ -5,6 +5,8 @@ use maud::{DOCTYPE, Markup, html};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
+use crate::workspaces::is_return_address;
+
 use super::assets::{self, icons};
 use super::colour::Colour;
 use super::connect::words::{Words, fill};
@@ -170,21 +172,35 @@ pub(in crate::web) fn copy_button(id: &'static str, words: &Words) -> Markup {
     }
 }
 
-/// The state as a drawing in a circle; `kind` is `ok`, `attention`, `stop` or `note`.
-pub(in crate::web) fn sign(kind: &'static str) -> Markup {
-    let icon = match kind {
-        "ok" => icons::check(),
-        "attention" => icons::attention(),
-        "stop" => icons::stop(),
-        _ => icons::note(),
+/// The state a page reports, drawn at its top. The heading under it says the same in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::web) enum Sign {
+    Ok,
+    Attention,
+    Stop,
+    Note,
+}
+
+/// The state as a drawing in a circle.
+pub(in crate::web) fn sign(state: Sign) -> Markup {
+    let (class, icon) = match state {
+        Sign::Ok => ("sign sign-ok", icons::check()),
+        Sign::Attention => ("sign sign-attention", icons::attention()),
+        Sign::Stop => ("sign sign-stop", icons::stop()),
+        Sign::Note => ("sign sign-note", icons::note()),
     };
-    html! { div class={ "sign sign-" (kind) } { (icon) } }
+    html! { div class=(class) { (icon) } }
 }
 
 /// An `http` or `https` address with a host, as a link may carry it. Anything else, `javascript:` above all, is none.
 pub(in crate::web) fn web_address(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then(|| String::from(url))
+}
+
+/// Where a patient goes back to: a web address, or the link of an app with a scheme of its own.
+pub(in crate::web) fn return_address(text: &str) -> Option<String> {
+    is_return_address(text).then(|| text.to_owned())
 }
 
 /// A path on this machine, or none: `//host` and `/\host` lead elsewhere.

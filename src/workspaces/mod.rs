@@ -22,7 +22,7 @@ pub use api_keys::{ApiKey, ApiKeys, Caller, KeyRefusal, NewApiKey};
 pub use patients::{NewPatient, Patient, PatientError, PatientFilter, Patients, patient_id_problem};
 pub use sessions::{
     NewSession, PatientSession, SESSION_ATTEMPTS, SessionError, SessionMode, SessionStatus, SessionToken,
-    Sessions,
+    Sessions, is_return_address,
 };
 
 const WORKSPACES: Table<Workspace> = Table::new("workspaces.v1");

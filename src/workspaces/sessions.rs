@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use url::Url;
 
 use crate::clock::{Clock, Timestamp};
 use crate::crypto::Random;
@@ -102,6 +103,18 @@ pub struct NewSession {
     pub metadata: Map<String, Json>,
     /// How long the link lives.
     pub lifetime: Duration,
+}
+
+/// Whether a browser may be sent to an address: absolute, http(s) with a host or an app's own scheme, but nothing that a
+/// browser would run or show from within.
+pub fn is_return_address(text: &str) -> bool {
+    const RUNS: [&str; 7] = ["javascript", "data", "vbscript", "file", "blob", "about", "view-source"];
+    let odd = |letter: char| letter.is_control() || letter.is_whitespace();
+    Url::parse(text).is_ok_and(|url| {
+        !RUNS.contains(&url.scheme())
+            && !text.contains(odd)
+            && (!matches!(url.scheme(), "http" | "https") || url.host().is_some())
+    })
 }
 
 /// Why a session's list could not be read.

@@ -93,14 +93,14 @@ async fn every_trouble_has_three_texts_and_one_reference() {
         ),
         trouble(
             json!({"authorize_error": "unauthorized_client"}),
-            "oauth_callback_failed",
+            "source_unavailable",
             "",
             "",
             &["`unauthorized_client`"],
         ),
         trouble(
             json!({"authorize_error": "invalid_scope"}),
-            "oauth_callback_failed",
+            "source_unavailable",
             "",
             "",
             &["`invalid_scope`"],

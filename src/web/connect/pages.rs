@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::words::{NotYet, Words, fill, fill_markup, number};
 use crate::web::assets::icons;
-use crate::web::look::{self, Branding, Shell, Width};
+use crate::web::look::{self, Branding, Shell, Sign, Width};
 
 /// The first page.
 #[derive(Debug, Clone)]
@@ -239,14 +239,17 @@ fn source_card(token_path: &str, card: &SourceCard, words: &Words) -> Markup {
 }
 
 fn connected_row(row: &ConnectedRow) -> Markup {
+    let (class, icon) = if row.needs_attention {
+        ("row-state text-attention", icons::attention())
+    } else {
+        ("row-state text-ok", icons::check())
+    };
     html! {
         li {
             (look::tile(&row.name, row.logo.as_deref(), ""))
             span.row-text {
                 span.row-name { (row.name) }
-                span class=(if row.needs_attention { "small text-attention" } else { "small text-ok" }) {
-                    (row.state_sentence)
-                }
+                span class=(class) { (icon) span { (row.state_sentence) } }
             }
         }
     }
@@ -300,6 +303,8 @@ pub fn leaving_page(page: &LeavingPage) -> Markup {
                 input type="hidden" name="source" value=(page.source_id);
                 button.button.button-first type="submit" { (fill(words.leaving_button, &hospital)) }
             }
+        }
+        div.actions {
             a.button.button-plain href=(look::below(&page.token_path, &[])) { (words.leaving_back) }
         }
     };
@@ -314,7 +319,7 @@ pub fn done_page(page: &DonePage) -> Markup {
     let title = if some { words.done_title } else { words.done_none_title };
     let content = html! {
         div.outcome {
-            (look::sign(if some { "ok" } else { "note" }))
+            (look::sign(if some { Sign::Ok } else { Sign::Note }))
             h1 { (title) }
             p { (fill(if some { words.done_lead } else { words.done_none_lead }, &clinic)) }
         }
@@ -325,7 +330,7 @@ pub fn done_page(page: &DonePage) -> Markup {
                 }
             }
         }
-        @if let Some(href) = page.return_url.as_deref().and_then(look::web_address) {
+        @if let Some(href) = page.return_url.as_deref().and_then(look::return_address) {
             div.actions { a.button.button-first href=(href) rel="noreferrer" { (page.return_label) } }
         } @else {
             p.muted { (words.done_close) }

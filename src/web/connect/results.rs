@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::pages::{done_form, shell};
 use super::words::{FailureText, Words, fill, number};
 use crate::web::assets::icons;
-use crate::web::look::{self, Branding};
+use crate::web::look::{self, Branding, Sign};
 
 /// A page after the hospital's own.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ fn connected(page: &ResultPage, arrival: &Arrival) -> Markup {
     let words = page.branding.words;
     html! {
         div.outcome {
-            (look::sign("ok"))
+            (look::sign(Sign::Ok))
             h1 { (fill(words.connected, &[("hospital", &page.hospital)])) }
             p { (words.connected_close) }
         }
@@ -106,7 +106,7 @@ fn with_gaps(page: &ResultPage, arrival: &Arrival, missing: &[String]) -> Markup
     let words = page.branding.words;
     html! {
         div.outcome {
-            (look::sign("attention"))
+            (look::sign(Sign::Attention))
             h1 { (fill(words.gaps, &[("hospital", &page.hospital)])) }
             p { (words.gaps_lead) }
         }
@@ -130,7 +130,7 @@ fn declined(page: &ResultPage) -> Markup {
     let words = page.branding.words;
     html! {
         div.outcome {
-            (look::sign("note"))
+            (look::sign(Sign::Note))
             h1 { (words.declined) }
             p { (fill(words.declined_what, &[("hospital", &page.hospital)])) }
             p.muted { (words.declined_next) }
@@ -147,7 +147,7 @@ fn failed(page: &ResultPage, text: &FailureText, reference: &str, more_info_url:
     let words = page.branding.words;
     html! {
         div.outcome {
-            (look::sign("stop"))
+            (look::sign(Sign::Stop))
             h1 { (text.headline) }
             p { (text.what) }
         }
