@@ -247,8 +247,15 @@ async fn population(folder: Option<&Path>, size: Option<usize>) -> Result<Arc<Po
     let made = tokio::task::spawn_blocking(move || match folder {
         None => Ok(Population::synthetic(&Random::seeded(1), size)),
         Some(folder) => {
-            let (population, report) = Population::load(&folder).map_err(failed)?;
-            output::note(&report.to_string());
+            let (population, _) = Population::load_with(&folder, |file| {
+                let refused = file.not_taken.len();
+                output::note(&format!(
+                    "read  {}: {} resources, {refused} not taken",
+                    file.name,
+                    file.total()
+                ));
+            })
+            .map_err(failed)?;
             Ok(population)
         }
     });

@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 use url::Url;
 
-use super::state::{Asked, Code, Launch, Ticket};
+use super::state::{Asked, Code, CodeUse, Launch, Ticket};
 use super::urls::{TENANT, encode};
 use super::web::{Form, Incoming, Reply};
 use super::{RegisteredClient, Sandbox, pages, scope};
@@ -87,7 +87,7 @@ impl Sandbox {
             Err((error, urn, reason)) => {
                 self.refuse(&redirect_uri, form.one("state"), client_id, (error, urn), reason)
             }
-            Ok(asked) => self.meet(asked, now),
+            Ok(asked) => self.meet(&asked, now),
         }
     }
 
@@ -182,18 +182,18 @@ impl Sandbox {
     }
 
     /// A valid request meets its person: the stand-in of auto-approval, someone logged in already, or the log-in page.
-    fn meet(&self, asked: Asked, now: Timestamp) -> Reply {
+    fn meet(&self, asked: &Asked, now: Timestamp) -> Reply {
         let stand_in = self.state().auto_approve.clone();
         if let Some((username, choice)) =
             stand_in.and_then(|one| one.username.clone().map(|name| (name, one)))
         {
             if choice.deny {
-                return self.deny(&asked);
+                return self.deny(asked);
             }
             let records = self.records_of(&username);
             let wanted = choice.patient.as_deref().or(records.first().map(|one| one.patient_id.as_str()));
             let Some(patient_id) = wanted.map(str::to_owned) else {
-                return self.deny(&asked);
+                return self.deny(asked);
             };
             let refused = |scope: &String| {
                 choice.deny_scopes.iter().any(|denied| {
@@ -202,17 +202,13 @@ impl Sandbox {
                 })
             };
             let scopes = asked.scopes.iter().filter(|scope| !refused(scope)).cloned().collect();
-            return self.agree(
-                &asked,
-                Decision { username: &username, patient_id: &patient_id, scopes },
-                now,
-            );
+            return self.agree(asked, Decision { username: &username, patient_id: &patient_id, scopes }, now);
         }
         if let Some(username) = asked.launched_by.clone() {
             return self.consent_page(asked, &username, now);
         }
         let ticket = self.issue_ticket(asked.clone(), None, now);
-        pages::log_in(self, &asked, &ticket, false)
+        pages::log_in(self, asked, &ticket, false)
     }
 
     fn issue_ticket(&self, asked: Asked, username: Option<String>, now: Timestamp) -> String {
@@ -227,9 +223,9 @@ impl Sandbox {
         (ticket.expires_at > now).then_some(ticket)
     }
 
-    fn consent_page(&self, asked: Asked, username: &str, now: Timestamp) -> Reply {
+    fn consent_page(&self, asked: &Asked, username: &str, now: Timestamp) -> Reply {
         let ticket = self.issue_ticket(asked.clone(), Some(username.to_owned()), now);
-        pages::consent(self, &asked, &ticket, username)
+        pages::consent(self, asked, &ticket, username)
     }
 
     /// POST of the log-in form.
@@ -241,7 +237,7 @@ impl Sandbox {
         let username = form.one("username").unwrap_or_default();
         let known = self.person(username).filter(|one| form.one("password") == Some(one.password.as_str()));
         if known.is_some() {
-            return self.consent_page(ticket.asked, username, now);
+            return self.consent_page(&ticket.asked, username, now);
         }
         let again = self.issue_ticket(ticket.asked.clone(), None, now);
         pages::log_in(self, &ticket.asked, &again, true)
@@ -290,7 +286,7 @@ impl Sandbox {
                 username: decision.username.to_owned(),
                 patient_id: decision.patient_id.to_owned(),
                 issued_at: now,
-                used: None,
+                used: CodeUse::Unused,
             };
             state.codes.insert(code.clone(), entry);
             (state.faults.wrong_state, state.faults.authorize_iss)

@@ -1,121 +1,138 @@
-//! The control address: see the module's own documentation for every request.
+//! The control address, for tests. Its requests are documented at the top of the room.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::faults::Faults;
 use super::state::AutoApprove;
 use super::web::{Incoming, Reply};
-use super::{RegisteredClient, Sandbox};
+use super::{Faults, RegisteredClient, Sandbox, pages};
 use crate::clock::Timestamp;
 
-impl Sandbox {
-    pub(super) fn control(&self, rest: &[&str], incoming: &Incoming, now: Timestamp) -> Reply {
-        match self.control_answer(rest, incoming, now) {
-            Ok(Some(value)) => Reply::json(StatusCode::OK, &value),
-            Ok(None) => Reply::json(StatusCode::NOT_FOUND, &json!({"error": "no such control address"})),
-            Err(error) => Reply::json(StatusCode::BAD_REQUEST, &json!({"error": error})),
-        }
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    #[serde(default)]
+    patient: Option<String>,
+}
 
-    fn control_answer(
-        &self,
-        rest: &[&str],
-        incoming: &Incoming,
-        now: Timestamp,
-    ) -> Result<Option<Value>, String> {
-        let method = &incoming.method;
-        let answer = match rest {
-            ["faults"] if method == Method::POST => {
-                let patch = body(incoming)?;
-                let mut state = self.state();
-                state.faults = state.faults.merged(&patch)?;
-                shown(&state.faults)
-            }
-            ["faults"] if method == Method::DELETE => {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdvanceClock {
+    seconds: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StartLaunch {
+    client_id: String,
+    username: String,
+}
+
+impl Sandbox {
+    /// Everything under `{origin}/control/`.
+    pub(super) fn control(&self, rest: &[&str], incoming: &Incoming, now: Timestamp) -> Reply {
+        let outcome = match (rest, &incoming.method) {
+            (["faults"], &Method::GET) => self.show_faults(),
+            (["faults"], &Method::POST) => self.merge_faults(incoming),
+            (["faults"], &Method::DELETE) => {
                 self.state().faults = Faults::default();
-                json!({})
+                self.show_faults()
             }
-            ["faults"] if method == Method::GET => shown(&self.state().faults),
-            ["auto-approve"] if method == Method::POST => {
-                let choice: AutoApprove = read(incoming)?;
-                if let Some(name) = choice.username.as_deref().filter(|name| self.person(name).is_none()) {
-                    return Err(format!("there is no user `{name}`"));
-                }
-                let value = serde_json::to_value(&choice).unwrap_or_default();
-                self.state().auto_approve = Some(choice);
-                value
-            }
-            ["revoke"] if method == Method::POST => {
-                let wanted = body(incoming)?;
-                let patient = wanted["patient"].as_str();
-                let mut state = self.state();
-                let ids: Vec<u64> = state
-                    .grants
-                    .iter()
-                    .filter(|(_, grant)| {
-                        grant.ended.is_none() && patient.is_none_or(|id| grant.patient_id == id)
-                    })
-                    .map(|(id, _)| *id)
-                    .collect();
-                for id in &ids {
-                    state.end_grant(*id, "revoked by the control address");
-                }
-                json!({"revoked": ids.len()})
-            }
-            ["advance-clock"] if method == Method::POST => {
-                let seconds =
-                    body(incoming)?["seconds"].as_u64().ok_or("`seconds` must be a whole number")?;
-                let millis = seconds.checked_mul(1000).ok_or("`seconds` is too large")?;
-                self.ahead_millis.fetch_add(millis, Ordering::Relaxed);
-                json!({"now": now.after(Duration::from_secs(seconds)).to_string()})
-            }
-            ["clients"] if method == Method::POST => {
-                let client: RegisteredClient = read(incoming)?;
-                let id = client.client_id.clone();
-                let mut state = self.state();
-                state.jwks.clear();
-                state.clients.insert(id.clone(), client);
-                json!({"client_id": id})
-            }
-            ["launch"] if method == Method::POST => {
-                let wanted = body(incoming)?;
-                let text = |name: &str| wanted[name].as_str().unwrap_or_default().to_owned();
-                let url = self.launch_url(&text("client_id"), &text("username"), now);
-                json!({"url": url.ok_or("no such client with a launch URL, or no such user")?})
-            }
-            ["log"] if method == Method::GET => {
-                let state = self.state();
-                serde_json::to_value(state.log.iter().collect::<Vec<_>>())
-                    .map_err(|error| error.to_string())?
-            }
-            ["log"] if method == Method::DELETE => {
+            (["auto-approve"], &Method::POST) => self.auto_approve(incoming),
+            (["revoke"], &Method::POST) => self.revoke_grants(incoming),
+            (["advance-clock"], &Method::POST) => self.advance_clock(incoming),
+            (["clients"], &Method::POST) => self.register(incoming),
+            (["launch"], &Method::POST) => read::<StartLaunch>(incoming).and_then(|wanted| {
+                let url = self.launch_url(&wanted.client_id, &wanted.username, now);
+                url.map(|url| json!({ "url": url }))
+                    .ok_or_else(|| "no such client, launch URL or user".into())
+            }),
+            (["log"], &Method::GET) => Ok(json!(self.state().log)),
+            (["log"], &Method::DELETE) => {
                 let mut state = self.state();
                 state.log.clear();
                 state.counters.clear();
-                json!({})
+                Ok(json!({}))
             }
-            ["counters"] if method == Method::GET => json!(self.state().counters),
-            _ => return Ok(None),
+            (["counters"], &Method::GET) => Ok(json!(self.state().counters)),
+            _ => return pages::not_found(),
         };
-        Ok(Some(answer))
+        match outcome {
+            Ok(answer) => Reply::json(StatusCode::OK, &answer),
+            Err(error) => Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": error })),
+        }
+    }
+
+    fn show_faults(&self) -> Result<Value, String> {
+        serde_json::to_value(&self.state().faults).map_err(|error| error.to_string())
+    }
+
+    fn merge_faults(&self, incoming: &Incoming) -> Result<Value, String> {
+        let patch: Value = read(incoming)?;
+        let mut state = self.state();
+        state.faults = state.faults.merged(&patch)?;
+        drop(state);
+        self.show_faults()
+    }
+
+    fn auto_approve(&self, incoming: &Incoming) -> Result<Value, String> {
+        let wanted: AutoApprove = read(incoming)?;
+        if let Some(username) = &wanted.username {
+            let records = self.records_of(username);
+            if records.is_empty() {
+                return Err(format!("no user `{username}`"));
+            }
+            let patient = wanted.patient.as_ref();
+            if patient.is_some_and(|id| !records.iter().any(|one| one.patient_id == *id)) {
+                return Err("that user may not open that record".to_owned());
+            }
+        }
+        let answer = json!(wanted);
+        self.state().auto_approve = wanted.username.is_some().then_some(wanted);
+        Ok(answer)
+    }
+
+    fn revoke_grants(&self, incoming: &Incoming) -> Result<Value, String> {
+        let wanted: Revoke = read(incoming)?;
+        let mut state = self.state();
+        let meant: Vec<u64> = state
+            .grants
+            .iter()
+            .filter(|(_, grant)| grant.ended.is_none())
+            .filter(|(_, grant)| wanted.patient.as_ref().is_none_or(|patient| grant.patient_id == *patient))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &meant {
+            state.end_grant(*id, "withdrawn by the patient");
+        }
+        Ok(json!({"revoked": meant.len()}))
+    }
+
+    fn advance_clock(&self, incoming: &Incoming) -> Result<Value, String> {
+        let wanted: AdvanceClock = read(incoming)?;
+        self.ahead_millis.fetch_add(wanted.seconds.saturating_mul(1000), Ordering::Relaxed);
+        Ok(json!({"now": self.now().to_string()}))
+    }
+
+    fn register(&self, incoming: &Incoming) -> Result<Value, String> {
+        let client: RegisteredClient = read(incoming)?;
+        let answer = json!({"client_id": client.client_id});
+        let mut state = self.state();
+        // The old registration's keys must not stay good for the new one.
+        if let Some(uri) = &client.jwks_uri {
+            state.jwks.remove(uri.as_str());
+        }
+        state.clients.insert(client.client_id.clone(), client);
+        Ok(answer)
     }
 }
 
-fn shown(faults: &Faults) -> Value {
-    serde_json::to_value(faults).unwrap_or_default()
-}
-
-fn body(incoming: &Incoming) -> Result<Value, String> {
-    if incoming.body.is_empty() {
-        return Ok(json!({}));
-    }
-    serde_json::from_slice(&incoming.body).map_err(|error| format!("the body is not JSON: {error}"))
-}
-
-fn read<T: serde::de::DeserializeOwned>(incoming: &Incoming) -> Result<T, String> {
-    serde_json::from_value(body(incoming)?).map_err(|error| error.to_string())
+/// An empty body counts as `{}`.
+fn read<T: DeserializeOwned>(incoming: &Incoming) -> Result<T, String> {
+    let body: &[u8] = if incoming.body.is_empty() { b"{}" } else { &incoming.body };
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }

@@ -8,7 +8,7 @@ use super::Sandbox;
 use super::faults::{RightOrWrong, SmartConfigurationFault};
 use super::personality::Personality;
 use super::web::Reply;
-use super::{scope, search};
+use super::{query, scope};
 
 impl Sandbox {
     /// `{base}/.well-known/smart-configuration`, with the shape of Oracle Health's patient host.
@@ -109,7 +109,7 @@ impl Sandbox {
                 uri("manage", self.urls.manage()),
             ]}]);
         }
-        let mut resources = search::capability_resources();
+        let mut resources = query::capability_resources();
         resources.push(json!({"type": "Binary", "interaction": [{"code": "read"}]}));
         let statement = json!({
             "resourceType": "CapabilityStatement",

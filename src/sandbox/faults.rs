@@ -11,6 +11,7 @@ use serde_json::Value;
 /// The switches. Names and values are those of the JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, not states")]
 pub struct Faults {
     /// Seconds an authorization code lives, instead of 60.
     #[serde(skip_serializing_if = "Option::is_none")]

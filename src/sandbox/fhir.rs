@@ -1,34 +1,28 @@
-//! The FHIR side: tokens checked, one patient's compartment, read, search, pages, attachments.
+//! The FHIR base: who may ask (bearer token, scope, patient compartment), reading by id, attachments, and the errors in
+//! Oracle Health's shapes.
 
-use std::fmt::Write as _;
-
+use base64::Engine as _;
+use bytes::Bytes;
 use hyper::{Method, StatusCode, header};
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::faults::FhirFaultKind;
 use super::population::Resource;
-use super::state::State;
-use super::urls::{TENANT, encode};
-use super::web::{Form, Incoming, Reply};
-use super::{Kind, Sandbox, scope, search};
+use super::state::Grant;
+use super::urls::TENANT;
+use super::web::{Incoming, Reply};
+use super::{Kind, Sandbox, scope};
 use crate::clock::Timestamp;
-use crate::crypto::{base64url, from_base64url, hmac_sha256};
 
-/// Who asks, after the token was found good.
-struct Reader {
-    patient_id: String,
-    scopes: Vec<String>,
-}
-
-/// Where a page begins, and whether it is the first of its search.
-#[derive(Clone, Copy)]
-struct Place {
-    offset: usize,
-    begins: bool,
+/// Whose token it is and what it permits.
+pub(super) struct Access {
+    pub grant: Grant,
+    pub scopes: Vec<String>,
 }
 
 impl Sandbox {
-    /// Everything under `/r4/{tenant}`.
+    /// Everything under `{origin}/r4/`.
     pub(super) fn fhir_base(
         &self,
         tenant: &str,
@@ -36,309 +30,272 @@ impl Sandbox {
         incoming: &Incoming,
         now: Timestamp,
     ) -> (Kind, Reply) {
+        let asked = json!({
+            "query": incoming.query, "accept": incoming.header(&header::ACCEPT),
+            "authorization": incoming.headers.contains_key(header::AUTHORIZATION),
+        });
         if tenant != TENANT {
-            return (
-                Kind::Fhir,
-                outcome(StatusCode::FORBIDDEN, "forbidden", "Tenant is not valid or accessible"),
+            let reply = Reply::bytes(
+                StatusCode::FORBIDDEN,
+                "text/plain",
+                format!("Tenant {} is not valid or accessible", super::urls::encode(tenant)),
             );
+            return (Kind::Discovery, reply.because("unknown tenant").asked(asked));
         }
         let get = incoming.method == Method::GET;
-        match rest {
+        let (kind, reply) = match rest {
             [".well-known", "smart-configuration"] if get => (Kind::Discovery, self.smart_configuration()),
             ["metadata"] if get => (Kind::Discovery, self.capability_statement()),
-            [resource_type, ..] if get => {
-                let spoilt = self.spoil(resource_type);
-                let mut reply = match spoilt {
-                    Some(reply) => reply,
-                    None => self.answer(resource_type, &rest[1..], incoming, now),
-                };
-                if self.half(resource_type) {
-                    reply = halve(resource_type);
-                }
-                let asked =
-                    json!({"query": shown(&incoming.query), "accept": incoming.header(&header::ACCEPT)});
-                (Kind::Fhir, reply.asked(asked))
-            }
-            _ => (Kind::Fhir, outcome(StatusCode::METHOD_NOT_ALLOWED, "not-supported", "Only GET")),
-        }
+            [resource_type] if get => (
+                Kind::Fhir,
+                self.guarded(
+                    resource_type,
+                    incoming,
+                    now,
+                    |access| self.search(resource_type, &access, incoming),
+                    true,
+                ),
+            ),
+            [resource_type, id] if get => (
+                Kind::Fhir,
+                self.guarded(
+                    resource_type,
+                    incoming,
+                    now,
+                    |access| self.read(resource_type, id, &access, incoming),
+                    false,
+                ),
+            ),
+            _ => (Kind::Discovery, not_found()),
+        };
+        (kind, reply.asked(asked))
     }
 
-    fn spoil(&self, resource_type: &str) -> Option<Reply> {
-        let fault = self.state().faults.for_type(resource_type)?;
-        let mut reply = match fault {
-            FhirFaultKind::Status(401) => self.unauthorized("Token has expired or signature is invalid"),
+    /// Switches first, then token, format, type and scope; only then `answer`.
+    fn guarded(
+        &self,
+        resource_type: &str,
+        incoming: &Incoming,
+        now: Timestamp,
+        answer: impl FnOnce(Access) -> Reply,
+        search: bool,
+    ) -> Reply {
+        let fault = self.state().faults.for_type(resource_type);
+        if let Some(fault) = fault.filter(|fault| *fault != FhirFaultKind::HalfJson) {
+            let mut reply = self.fhir_fault(fault, incoming).faulty();
+            reply.faulty_type = Some(resource_type.to_owned());
+            return reply;
+        }
+        let access = match self.access(incoming, now) {
+            Ok(access) => access,
+            Err(reply) => return *reply,
+        };
+        // A Binary decides by its own type which formats it has.
+        if resource_type != "Binary" && !accepts_json(incoming) {
+            return Reply::status(StatusCode::NOT_ACCEPTABLE, "Accept is not JSON");
+        }
+        if !scope::knows(resource_type) {
+            return not_found().because("unknown resource type");
+        }
+        if !scope::permits(&access.scopes, resource_type, search) {
+            return self.insufficient_scope();
+        }
+        let reply = answer(access);
+        if fault.is_none() {
+            return reply;
+        }
+        let mut reply = half(resource_type, reply.asked).faulty();
+        reply.faulty_type = Some(resource_type.to_owned());
+        reply
+    }
+
+    /// Finds the grant behind the bearer token (RFC 6750).
+    fn access(&self, incoming: &Incoming, now: Timestamp) -> Result<Access, Box<Reply>> {
+        let realm = &self.urls.host;
+        let Some(header) = incoming.header(&header::AUTHORIZATION) else {
+            // The gateway in front answers in its own shape, which is not FHIR.
+            let body = json!({
+                "code": 401,
+                "message": "code=\"urn:cerner:error:oauth2:resource-access:token-required\"",
+            });
+            let reply = Reply::json(StatusCode::UNAUTHORIZED, &body)
+                .with(header::WWW_AUTHENTICATE, &format!("Bearer realm=\"{realm}\""));
+            return Err(Box::new(reply.because("no token")));
+        };
+        let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let state = self.state();
+        let entry = token.and_then(|(_, token)| state.access_tokens.get(token));
+        let found = entry.filter(|entry| entry.expires_at > now).and_then(|entry| {
+            let grant = state.grants.get(&entry.grant)?.clone();
+            Some(Access { grant, scopes: entry.scopes.clone() })
+        });
+        found.ok_or_else(|| {
+            Box::new(self.invalid_token(if entry.is_some() { "token expired" } else { "unknown token" }))
+        })
+    }
+
+    fn invalid_token(&self, reason: &str) -> Reply {
+        let challenge = format!(
+            "Bearer realm=\"{}\", error=\"invalid_token\", \
+             error_description=\"Token has expired or signature is invalid\"",
+            self.urls.host
+        );
+        outcome(StatusCode::UNAUTHORIZED, "login", &json!({"diagnostics": challenge}))
+            .with(header::WWW_AUTHENTICATE, &challenge)
+            .because(reason)
+    }
+
+    fn insufficient_scope(&self) -> Reply {
+        let challenge = format!("Bearer realm=\"{}\", error=\"insufficient_scope\"", self.urls.host);
+        let details = json!({"diagnostics": challenge, "expression": ["http.Authorization"]});
+        outcome(StatusCode::FORBIDDEN, "forbidden", &details)
+            .with(header::WWW_AUTHENTICATE, &challenge)
+            .because("the scope is missing")
+    }
+
+    fn fhir_fault(&self, fault: FhirFaultKind, incoming: &Incoming) -> Reply {
+        match fault {
+            FhirFaultKind::Status(401) => self.invalid_token("switched"),
             FhirFaultKind::Status(403) => self.insufficient_scope(),
             FhirFaultKind::Status(429) => {
-                outcome(StatusCode::TOO_MANY_REQUESTS, "throttled", "Too Many Requests")
+                let details = json!({"diagnostics": "Too Many Requests"});
+                outcome(StatusCode::TOO_MANY_REQUESTS, "throttled", &details)
             }
             FhirFaultKind::Status(503) => {
-                outcome(StatusCode::SERVICE_UNAVAILABLE, "transient", "Unavailable")
-                    .with(header::RETRY_AFTER, "0")
+                outcome(StatusCode::SERVICE_UNAVAILABLE, "transient", &json!({"diagnostics": "Unavailable"}))
             }
             FhirFaultKind::Status(_) => {
-                outcome(StatusCode::INTERNAL_SERVER_ERROR, "required", "A record lacks a field")
+                let details = json!({"severity": "fatal", "location": ["/f:Bundle/f:entry[1]/f:resource"]});
+                outcome(StatusCode::INTERNAL_SERVER_ERROR, "required", &details)
             }
             FhirFaultKind::Html => Reply::bytes(
                 StatusCode::GATEWAY_TIMEOUT,
                 "text/html",
-                "<html><h1>504 Gateway Time-out</h1></html>",
+                "<html><head><title>504 Gateway Timeout ERROR</title></head><body><h1>504</h1></body></html>",
             ),
-            FhirFaultKind::Empty => Reply::fhir(StatusCode::OK, ""),
-            FhirFaultKind::HalfJson => return None,
+            FhirFaultKind::Empty | FhirFaultKind::HalfJson => Reply::fhir(StatusCode::OK, Bytes::new()),
             FhirFaultKind::Hang => Reply::hanging("held back"),
             FhirFaultKind::Huge => Reply::endless(
                 "application/fhir+json",
-                r#"{"resourceType":"Bundle","type":"searchset","x":""#,
+                r#"{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Basic","id":""#,
             ),
-            FhirFaultKind::Redirect => Reply::redirect(StatusCode::FOUND, &self.urls.elsewhere),
-        };
-        reply.faulty_type = Some(resource_type.to_owned());
-        Some(reply.faulty().because("switched"))
+            FhirFaultKind::Redirect => {
+                Reply::redirect(StatusCode::FOUND, &format!("{}{}", self.urls.elsewhere, incoming.path))
+            }
+        }
     }
 
-    fn half(&self, resource_type: &str) -> bool {
-        self.state().faults.for_type(resource_type) == Some(FhirFaultKind::HalfJson)
-    }
-
-    fn answer(&self, resource_type: &str, rest: &[&str], incoming: &Incoming, now: Timestamp) -> Reply {
-        let reader = match self.reader(incoming, now) {
-            Ok(reader) => reader,
-            Err(reply) => return reply,
-        };
-        if !scope::knows(resource_type) {
+    fn read(&self, resource_type: &str, id: &str, access: &Access, incoming: &Incoming) -> Reply {
+        if !incoming.query.is_empty() {
+            return bad_request("a read takes no parameters");
+        }
+        let Some(resource) = self.population.find(resource_type, id) else {
             return not_found();
-        }
-        match rest {
-            [] => self.search(resource_type, &reader, incoming),
-            ["Binary" | "_search"] => not_found(),
-            [id] => self.read(resource_type, id, &reader, incoming),
-            _ => not_found(),
-        }
-    }
-
-    /// Whose token came along; 401 in the vendor's form when none or no good one did.
-    fn reader(&self, incoming: &Incoming, now: Timestamp) -> Result<Reader, Reply> {
-        let given = incoming.header(&header::AUTHORIZATION).and_then(|text| text.strip_prefix("Bearer "));
-        let Some(token) = given else {
-            let reply = Reply::json(
-                StatusCode::UNAUTHORIZED,
-                &json!({"code": 401, "message": "code=\"urn:cerner:error:oauth2:resource-access:token-required\""}),
-            );
-            return Err(reply.because("no token"));
         };
-        let state = self.state();
-        let found = state.access_tokens.get(token).filter(|entry| entry.expires_at > now);
-        let alive = found.and_then(|entry| Some((entry, live_grant(&state, entry.grant)?)));
-        match alive {
-            Some((entry, grant)) => {
-                Ok(Reader { patient_id: grant.patient_id.clone(), scopes: entry.scopes.clone() })
-            }
-            None => {
-                drop(state);
-                Err(self.unauthorized("Token has expired or signature is invalid"))
-            }
+        if resource.patient_id.as_ref().is_some_and(|owner| *owner != access.grant.patient_id) {
+            return forbidden_record();
         }
-    }
-
-    fn read(&self, resource_type: &str, id: &str, reader: &Reader, incoming: &Incoming) -> Reply {
-        if !scope::permits(&reader.scopes, resource_type, false) {
-            return self.insufficient_scope();
-        }
-        let Some(resource) = self.population.find(resource_type, id) else { return not_found() };
-        if resource.patient_id.as_ref().is_some_and(|patient| *patient != reader.patient_id) {
-            return outcome(StatusCode::FORBIDDEN, "forbidden", "Another patient's record")
-                .because("other compartment");
-        }
-        let accept = incoming.header(&header::ACCEPT).unwrap_or("*/*");
         if resource_type == "Binary" {
-            return binary(resource, accept);
+            return binary(resource, incoming);
         }
-        if !accepts_json(accept) {
-            return Reply::status(StatusCode::NOT_ACCEPTABLE, "Accept is not JSON");
-        }
-        Reply::fhir(StatusCode::OK, resource.json.to_string()).with(header::ETAG, "W/\"1\"")
+        Reply::fhir(StatusCode::OK, self.written(resource))
+            .with(header::ETAG, &format!("W/\"{}\"", version(resource)))
     }
 
-    fn search(&self, resource_type: &str, reader: &Reader, incoming: &Incoming) -> Reply {
-        if !scope::permits(&reader.scopes, resource_type, true) {
-            return self.insufficient_scope();
+    /// The resource as it goes out: links to attachments are absolute here, whatever they are in the population.
+    pub(super) fn written(&self, resource: &Resource) -> String {
+        if !resource.json.contains("Binary/") {
+            return resource.json.to_string();
         }
-        if !accepts_json(incoming.header(&header::ACCEPT).unwrap_or("*/*")) {
-            return Reply::status(StatusCode::NOT_ACCEPTABLE, "Accept is not JSON");
-        }
-        let (query, context) = split_context(&incoming.query);
-        let offset = match context.map(|context| self.open_context(query, context)) {
-            None => 0,
-            Some(Some(offset)) => offset,
-            Some(None) => {
-                return outcome(StatusCode::BAD_REQUEST, "invalid", "The page context is not valid")
-                    .because("page context changed");
-            }
-        };
-        let form = Form::parse(query.as_bytes());
-        let search = match search::read(resource_type, &form) {
-            Ok(search) => search,
-            Err(text) => return outcome(StatusCode::BAD_REQUEST, "invalid", &text).because(text),
-        };
-        if search.patient.as_ref().is_some_and(|patient| *patient != reader.patient_id) {
-            return outcome(StatusCode::FORBIDDEN, "forbidden", "Another patient's record")
-                .because("other compartment");
-        }
-        let all = self.population.of(&reader.patient_id, resource_type);
-        let found: Vec<&Resource> = all.iter().filter(|resource| search.finds(resource)).collect();
-        let place = Place { offset, begins: context.is_none() };
-        self.page(resource_type, query, &found, place, &search, reader)
+        let absolute = format!("\"url\":\"{}/Binary/", self.fhir_base_url());
+        resource.json.replace("\"url\":\"Binary/", &absolute).replace("\"url\": \"Binary/", &absolute)
     }
+}
 
-    fn page(
-        &self,
-        resource_type: &str,
-        query: &str,
-        found: &[&Resource],
-        Place { offset, begins }: Place,
-        search: &search::Search,
-        reader: &Reader,
-    ) -> Reply {
-        let faults = self.state().faults.clone();
-        let size = search.page.unwrap_or(usize::MAX);
-        let empty_first = faults.empty_page_with_next && begins;
-        let first = if faults.repeated_ids { offset.saturating_sub(1) } else { offset };
-        let last = if empty_first { offset } else { offset.saturating_add(size).min(found.len()) };
-        let own = format!("{}/{resource_type}?{query}", self.urls.fhir_base());
-        let mut links = format!(r#"[{{"relation":"self","url":{}}}"#, quoted(&own));
-        if last < found.len() || empty_first {
-            let next = if faults.next_elsewhere {
-                format!("{}/r4/{TENANT}/{resource_type}?{query}", self.urls.elsewhere)
-            } else {
-                let to = if faults.next_loop { offset } else { last };
-                format!("{own}&-pageContext={}&-pageDirection=NEXT", encode(&self.seal_context(query, to)))
+/// An attachment: raw in its own type, or as a Binary resource; 406 without a body for anything else.
+fn binary(resource: &Resource, incoming: &Incoming) -> Reply {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Binary {
+        content_type: String,
+        #[serde(default)]
+        data: String,
+    }
+    let Ok(content) = serde_json::from_str::<Binary>(&resource.json) else {
+        return not_found().because("the population has a broken Binary");
+    };
+    let accepted = incoming.header(&header::ACCEPT).unwrap_or("*/*");
+    let essence = content.content_type.split(';').next().unwrap_or_default().trim();
+    for kind in media_types(accepted) {
+        if kind == "application/fhir+json" {
+            return Reply::fhir(StatusCode::OK, resource.json.to_string());
+        }
+        let group = essence.split('/').next().unwrap_or_default();
+        if kind == "*/*" || kind == essence || kind.strip_suffix("/*") == Some(group) {
+            return match base64::engine::general_purpose::STANDARD.decode(&content.data) {
+                Ok(bytes) => Reply::bytes(StatusCode::OK, &content.content_type, bytes),
+                Err(_) => not_found().because("the population has a broken Binary"),
             };
-            let _ = write!(links, r#",{{"relation":"next","url":{}}}"#, quoted(&next));
         }
-        links.push(']');
-        let slice = found.get(first.min(last)..last).unwrap_or_default();
-        let mut entries: Vec<String> = slice.iter().map(|resource| self.entry(resource, "match")).collect();
-        if search.with_provenance && scope::permits(&reader.scopes, "Provenance", false) {
-            let all = self.population.of(&reader.patient_id, "Provenance");
-            let of_page = all.iter().filter(|one| {
-                slice.iter().any(|it| one.json.contains(&format!("{resource_type}/{}\"", it.id)))
-            });
-            entries.extend(of_page.map(|one| self.entry(one, "include")));
-        }
-        if faults.suppressed_outcome_entry {
-            let issue = json!({"resourceType": "OperationOutcome", "issue": [{"severity": "warning", "code": "suppressed",
-                "details": {"text": "Other results could not be compliantly expressed"}}]});
-            entries.push(format!(r#"{{"resource":{issue},"search":{{"mode":"outcome"}}}}"#));
-        }
-        let total =
-            if search.page.is_none() { format!(r#""total":{},"#, found.len()) } else { String::new() };
-        let entry =
-            if entries.is_empty() { String::new() } else { format!(r#","entry":[{}]"#, entries.join(",")) };
-        let body = format!(r#"{{"resourceType":"Bundle","type":"searchset",{total}"link":{links}{entry}}}"#);
-        let faulty = faults.next_elsewhere
-            || faults.next_loop
-            || faults.repeated_ids
-            || faults.suppressed_outcome_entry
-            || empty_first;
-        Reply::fhir(StatusCode::OK, body).faulty_if(faulty)
     }
-
-    fn entry(&self, resource: &Resource, mode: &str) -> String {
-        let url = format!("{}/{}/{}", self.urls.fhir_base(), resource.resource_type, resource.id);
-        format!(r#"{{"fullUrl":{},"resource":{},"search":{{"mode":"{mode}"}}}}"#, quoted(&url), resource.json)
-    }
-
-    /// An opaque page context, with the `==` at its end that must stay encoded in the link.
-    fn seal_context(&self, query: &str, offset: usize) -> String {
-        let plain = format!("{offset}:{query}");
-        let tag = hmac_sha256(&self.page_key, plain.as_bytes());
-        format!("{}.{}==", base64url(offset.to_string().as_bytes()), base64url(&tag[..12]))
-    }
-
-    /// The offset of a context that came back as it was given, for the same query.
-    fn open_context(&self, query: &str, context: &str) -> Option<usize> {
-        // It must come back byte for byte: `%3D%3D`, not `==`.
-        let (offset, _) = context.strip_suffix("%3D%3D")?.split_once('.')?;
-        let offset: usize = String::from_utf8(from_base64url(offset)?).ok()?.parse().ok()?;
-        let good = encode(&self.seal_context(query, offset)) == context;
-        good.then_some(offset)
-    }
-
-    fn unauthorized(&self, why: &str) -> Reply {
-        let realm =
-            format!(r#"Bearer realm="{}", error="invalid_token", error_description="{why}""#, self.urls.host);
-        Reply::status(StatusCode::UNAUTHORIZED, "token not good").with(header::WWW_AUTHENTICATE, &realm)
-    }
-
-    fn insufficient_scope(&self) -> Reply {
-        let realm = format!(r#"Bearer realm="{}", error="insufficient_scope""#, self.urls.host);
-        let body = json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden",
-            "diagnostics": realm, "expression": ["http.Authorization"]}]});
-        Reply::fhir(StatusCode::FORBIDDEN, body.to_string())
-            .with(header::WWW_AUTHENTICATE, &realm)
-            .because("scope missing")
-    }
+    Reply::status(StatusCode::NOT_ACCEPTABLE, "Accept is neither the attachment's type nor FHIR")
 }
 
-fn live_grant(state: &State, id: u64) -> Option<&super::state::Grant> {
-    state.grants.get(&id).filter(|grant| grant.ended.is_none())
+/// The media types of an `Accept` header, lower case, without parameters, in their order.
+fn media_types(accept: &str) -> impl Iterator<Item = String> {
+    accept.split(',').map(|one| one.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// The query without its page context, and the context as it came.
-fn split_context(query: &str) -> (&str, Option<&str>) {
-    let Some((before, after)) = query.split_once("&-pageContext=") else { return (query, None) };
-    (before, Some(after.strip_suffix("&-pageDirection=NEXT").unwrap_or(after)))
+fn accepts_json(incoming: &Incoming) -> bool {
+    const JSON: [&str; 5] =
+        ["*/*", "application/*", "application/json", "application/fhir+json", "application/json+fhir"];
+    let accepted = incoming.header(&header::ACCEPT).unwrap_or("*/*");
+    media_types(accepted).any(|kind| JSON.contains(&kind.as_str()))
 }
 
-/// A query for the log: synthetic ids may stand there, but page contexts only make it long.
-fn shown(query: &str) -> String {
-    split_context(query).0.chars().take(300).collect()
-}
-
-fn halve(resource_type: &str) -> Reply {
-    let body = r#"{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"#;
-    let mut reply = Reply::fhir(StatusCode::OK, body).faulty().because("switched");
-    reply.faulty_type = Some(resource_type.to_owned());
-    reply
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::String(text.to_owned()).to_string()
-}
-
-fn accepts_json(accept: &str) -> bool {
-    accept.split(',').any(|media| {
-        let media = media.split(';').next().unwrap_or_default().trim();
-        matches!(
-            media,
-            "*/*" | "application/*" | "application/json" | "application/fhir+json" | "application/json+fhir"
-        )
-    })
-}
-
-/// Raw bytes for the attachment's own type, the FHIR resource for FHIR JSON, 406 without a body for anything else.
-fn binary(resource: &Resource, accept: &str) -> Reply {
-    let parsed: serde_json::Value = serde_json::from_str(&resource.json).unwrap_or_default();
-    let kind = parsed["contentType"].as_str().unwrap_or("application/octet-stream");
-    if accept.contains("application/fhir+json") {
-        return Reply::fhir(StatusCode::OK, resource.json.to_string());
+fn version(resource: &Resource) -> String {
+    #[derive(Deserialize)]
+    struct Versioned {
+        meta: Meta,
     }
-    if accept.contains(kind.split(';').next().unwrap_or(kind)) {
-        use base64::Engine as _;
-        let data = parsed["data"].as_str().unwrap_or_default();
-        let bytes = base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default();
-        return Reply::bytes(StatusCode::OK, kind, bytes);
+    #[derive(Deserialize)]
+    struct Meta {
+        #[serde(rename = "versionId")]
+        version: String,
     }
-    Reply::status(StatusCode::NOT_ACCEPTABLE, "Accept is not the attachment's type")
+    serde_json::from_str::<Versioned>(&resource.json).map_or_else(|_| "0".to_owned(), |it| it.meta.version)
 }
 
-/// 404, the same for an unknown id and an unknown type.
+/// The first half of a searchset.
+fn half(resource_type: &str, asked: Value) -> Reply {
+    let start = format!(
+        r#"{{"resourceType":"Bundle","type":"searchset","entry":[{{"resource":{{"resourceType":"{resource_type}","#
+    );
+    Reply::fhir(StatusCode::OK, start).asked(asked).because("cut in half")
+}
+
+/// An OperationOutcome with one issue; `details` may set more members, severity too.
+pub(super) fn outcome(status: StatusCode, code: &str, details: &Value) -> Reply {
+    let mut issue = json!({"severity": "error", "code": code});
+    if let (Some(issue), Some(details)) = (issue.as_object_mut(), details.as_object()) {
+        issue.extend(details.clone());
+    }
+    let body = json!({"resourceType": "OperationOutcome", "issue": [issue]});
+    Reply::fhir(status, body.to_string()).because(code)
+}
+
+/// 400 with the reason in `details.text`, as Oracle Health writes it.
+pub(super) fn bad_request(text: &str) -> Reply {
+    outcome(StatusCode::BAD_REQUEST, "invalid", &json!({"details": {"text": text}})).because(text)
+}
+
+/// The same 404 for an unknown id and an unknown type.
 pub(super) fn not_found() -> Reply {
-    outcome(StatusCode::NOT_FOUND, "not-found", "Not Found").because("not found")
+    outcome(StatusCode::NOT_FOUND, "not-found", &json!({"details": {"text": "Not Found"}}))
 }
 
-fn outcome(status: StatusCode, code: &str, text: &str) -> Reply {
-    let body = json!({"resourceType": "OperationOutcome",
-        "issue": [{"severity": "error", "code": code, "details": {"text": text}}]});
-    Reply::fhir(status, body.to_string()).because(text)
+/// Another patient's record.
+pub(super) fn forbidden_record() -> Reply {
+    outcome(StatusCode::FORBIDDEN, "forbidden", &json!({"diagnostics": "not the patient of this token"}))
+        .because("another patient's record")
 }

@@ -45,6 +45,8 @@ mod keys;
 mod pages;
 mod personality;
 pub mod population;
+mod query;
+mod revoke;
 mod scope;
 mod search;
 mod state;
@@ -334,7 +336,7 @@ impl Sandbox {
 
     async fn dispatch(&self, incoming: &Incoming, now: Timestamp) -> (Kind, Reply) {
         if incoming.method == Method::OPTIONS {
-            return (Kind::Page, self.preflight());
+            return (Kind::Page, Self::preflight());
         }
         let get = incoming.method == Method::GET;
         let post = incoming.method == Method::POST;
@@ -399,7 +401,7 @@ impl Sandbox {
         (Kind::Page, reply)
     }
 
-    fn preflight(&self) -> Reply {
+    fn preflight() -> Reply {
         Reply::status(StatusCode::NO_CONTENT, "preflight")
             .with(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")
             .with(header::ACCESS_CONTROL_ALLOW_METHODS, "OPTIONS, GET, POST")
@@ -447,7 +449,14 @@ impl Sandbox {
         let detail = match kind {
             Kind::Token => reply.asked["grant_type"].as_str(),
             Kind::Fhir => incoming.path.split('/').nth(3),
-            _ => None,
+            Kind::Page
+            | Kind::Control
+            | Kind::Discovery
+            | Kind::Keys
+            | Kind::Authorize
+            | Kind::Revoke
+            | Kind::Introspect
+            | Kind::Elsewhere => None,
         };
         match detail {
             Some(detail) => state.count(&format!("{name}.{detail}.{result}")),

@@ -1,15 +1,40 @@
-//! The hospital's pages: log-in, consent, refusals. Plain HTML, one stylesheet, no script.
+//! What people see: log-in, consent, errors, the portal's front page. Plain HTML, one stylesheet, no JavaScript.
 
 use hyper::{StatusCode, header};
 use maud::{DOCTYPE, Markup, html};
-use percent_encoding::percent_decode_str;
 
 use super::state::Asked;
-use super::urls::TENANT;
+use super::urls::{TENANT, encode};
 use super::web::{Incoming, Reply};
 use super::{Sandbox, scope};
 
-const STYLE: &str = include_str!("sandbox.css");
+/// No `form-action`: browsers apply it to redirects after a form too, and consent ends in a redirect to any client.
+const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--ink:#1c2529;--muted:#52616a;--paper:#f6f7f5;--raised:#fff;--line:#c9d0d3;--accent:#0b5d66;\
+--on-accent:#fff;--amber:#7a4b00;--tint:#fff3d6;--stop:#9c1f1f}\
+@media(prefers-color-scheme:dark){:root{--ink:#e8edee;--muted:#a9b6bc;--paper:#12181b;--raised:#1b2327;--line:#3a474d;\
+--accent:#7fd3dc;--on-accent:#06282c;--amber:#ffd58a;--tint:#3a2c0c;--stop:#ff9d9d}}\
+*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:17px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}\
+.banner{margin:0;background:var(--tint);color:var(--amber);padding:8px 16px;text-align:center;font-size:15px;font-weight:600}\
+main{max-width:34rem;margin:0 auto;padding:24px 16px 48px}h1{font-size:28px;line-height:1.2;margin:8px 0 16px}h2{font-size:21px;line-height:1.2;margin:32px 0 8px}\
+p{margin:0 0 12px}.small{font-size:15px;color:var(--muted)}.stop{color:var(--stop);font-weight:600}\
+form{margin:0}fieldset{border:1px solid var(--line);border-radius:10px;background:var(--raised);padding:12px 16px;margin:0 0 16px}legend{font-weight:600;padding:0 4px}\
+label{display:block;font-weight:600;margin:12px 0 4px}label.tick{display:flex;gap:12px;align-items:center;min-height:44px;font-weight:400;margin:0}\
+input[type=text],input[type=password]{width:100%;min-height:44px;font:inherit;padding:8px 12px;border:1px solid var(--line);border-radius:6px;background:var(--raised);color:var(--ink)}\
+input[type=checkbox],input[type=radio]{width:22px;height:22px;accent-color:var(--accent);flex:none}\
+button{min-height:44px;font:inherit;font-weight:600;padding:8px 20px;border-radius:6px;border:1px solid var(--accent);cursor:pointer}\
+button.main{background:var(--accent);color:var(--on-accent)}button.quiet{background:transparent;color:var(--accent)}\
+.row{display:flex;flex-wrap:wrap;gap:12px;margin-top:16px}.users{list-style:none;padding:0;margin:0;display:grid;gap:8px}\
+.users button{width:100%;text-align:left;background:var(--raised);color:var(--ink);border-color:var(--line);font-weight:400}\
+code{font:15px ui-monospace,monospace;overflow-wrap:anywhere}dl{margin:0}dt{font-weight:600}dd{margin:0 0 8px;overflow-wrap:anywhere}\
+a{color:var(--accent)}:focus-visible{outline:3px solid var(--accent);outline-offset:2px}";
+
+/// The stylesheet.
+pub(super) fn stylesheet() -> Reply {
+    Reply::bytes(StatusCode::OK, "text/css; charset=utf-8", STYLE).with(header::CACHE_CONTROL, "max-age=300")
+}
 
 fn page(status: StatusCode, title: &str, content: &Markup) -> Reply {
     let markup = html! {
@@ -18,86 +43,106 @@ fn page(status: StatusCode, title: &str, content: &Markup) -> Reply {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) " · Sandbox hospital" }
+                title { (title) " – Sandbox hospital" }
                 link rel="stylesheet" href="/sandbox.css";
             }
             body {
-                header { strong { "Sandbox hospital" } span { "synthetic data, nobody real" } }
-                main { (content) }
+                p.banner role="note" { "Sandbox hospital – synthetic data" }
+                main { h1 { (title) } (content) }
             }
         }
     };
-    // The answer to a form redirects to the client's origin, which `form-action` would otherwise forbid.
     Reply::bytes(status, "text/html; charset=utf-8", markup.into_string())
-        .with(
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'",
-        )
-        .with(header::X_FRAME_OPTIONS, "DENY")
+        .with(header::CONTENT_SECURITY_POLICY, POLICY)
+        .with(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
         .with(header::REFERRER_POLICY, "no-referrer")
         .with(header::CACHE_CONTROL, "no-store")
 }
 
-pub(super) fn stylesheet() -> Reply {
-    Reply::bytes(StatusCode::OK, "text/css; charset=utf-8", STYLE).with(header::CACHE_CONTROL, "max-age=3600")
-}
-
+/// Anything that is not here.
 pub(super) fn not_found() -> Reply {
-    let content =
-        html! { h1 { "There is nothing here" } p { a href="/" { "To the sandbox hospital's front page" } } };
-    page(StatusCode::NOT_FOUND, "Nothing here", &content).because("not found")
+    page(StatusCode::NOT_FOUND, "Nothing here", &html! { p { a href="/" { "To the front page" } } })
 }
 
-/// The human page behind an `error_uri`.
-pub(super) fn explanation(urn: &str, instance: &str) -> Reply {
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let content = html! {
-        h1 { "What this error means" }
-        p { "The hospital's sign-in refused a request. Its reason:" }
-        p { code { (decoded(urn)) } }
-        p { "Number for the hospital's support: " code { (decoded(instance)) } }
-    };
-    page(StatusCode::OK, "Error", &content)
-}
-
-/// A refusal that redirects nowhere, because it is not known where to.
+/// An authorization request that cannot go back to its client.
 pub(super) fn refusal(urn: &str, instance: &str, link: &str) -> Reply {
     let content = html! {
-        h1 { "This request cannot go on" }
-        p { "The app that sent you here asked in a way that this hospital does not accept. You did nothing wrong." }
-        p { code { (urn) } }
-        p { "Number for the hospital's support: " code { (instance) } }
-        p { a href=(link) { "More information" } }
+        p { "We cannot continue. The app that sent you here is not set up correctly for this hospital." }
+        p { "Go back to the app and tell its makers:" }
+        dl { dt { "Error" } dd { code { (urn) } } dt { "Instance" } dd { code { (instance) } } }
+        p { a href=(link) { "More about this error" } }
     };
-    page(StatusCode::BAD_REQUEST, "Refused", &content)
+    page(StatusCode::BAD_REQUEST, "This request was refused", &content)
 }
 
-/// The log-in page. It lists who can log in, since nobody here is real.
-pub(super) fn log_in(sandbox: &Sandbox, asked: &Asked, ticket: &str, wrong: bool) -> Reply {
+/// The page behind `error_uri`.
+pub(super) fn explanation(urn: &str, instance: &str) -> Reply {
+    let urn = percent_encoding::percent_decode_str(urn).decode_utf8_lossy();
+    let instance = percent_encoding::percent_decode_str(instance).decode_utf8_lossy();
+    let content = html! {
+        p { (meaning(&urn)) }
+        dl { dt { "Error" } dd { code { (urn) } } dt { "Instance" } dd { code { (instance) } } }
+    };
+    page(StatusCode::OK, "What this error means", &content)
+}
+
+fn meaning(urn: &str) -> &'static str {
+    let suffix = urn.strip_prefix("urn:cerner:error:authorization-server:").unwrap_or(urn);
+    match suffix {
+        "oauth2:grant:unknown-client" => "No app with this client id is registered here.",
+        "oauth2:grant:redirect-uri-not-registered"
+        | "oauth2:grant:invalid-redirect-uri"
+        | "oauth2:grant:redirect-uri-not-absolute"
+        | "oauth2:grant:invalid-redirect-uri-trailing-slash" => {
+            "The redirect URI is not, character by character, one that was registered."
+        }
+        "oauth2:grant:denied-by-user" => "You pressed Deny.",
+        "oauth2:token:empty-scopes" => {
+            "No scope was left. Check the SMART version and the registered scopes of the app."
+        }
+        "oauth2:token:code-invalid-or-expired" => {
+            "The code is unknown, used, too old, or the verifier is wrong."
+        }
+        "oauth2:token:refresh-token:token-invalid" => {
+            "The refresh token is unknown, replaced, withdrawn, or was not used for three months."
+        }
+        "client-assertion:jwt-bearer:invalid-signature" => {
+            "The client assertion was refused: key, algorithm, audience, life or reuse. The log of the control \
+             address says which."
+        }
+        "smart-v1:grant:launch:audience-required" | "smart-v1:grant:launch:unknown-resource-server" => {
+            "`aud` must be this hospital's FHIR base URL, exactly."
+        }
+        _ => "The log of the control address says why.",
+    }
+}
+
+/// The log-in page, with everyone who can log in as a button.
+pub(super) fn log_in(sandbox: &Sandbox, asked: &Asked, ticket: &str, failed: bool) -> Reply {
     let action = format!("/tenants/{TENANT}/log-in");
     let content = html! {
-        h1 { "Sign in to see your record" }
-        p { "The app " code { (asked.client_id) } " asks for it." }
-        @if wrong { p.stop role="alert" { "User name or password is wrong. Nothing was shared." } }
+        p { "Sign in to let " strong { (asked.client_id) } " read your record." }
+        @if failed { p.stop role="alert" { "User name or password is wrong. Try again." } }
         form method="post" action=(action) {
             input type="hidden" name="ticket" value=(ticket);
             label for="username" { "User name" }
-            input #username name="username" autocomplete="username" autofocus required;
+            input type="text" id="username" name="username" autocomplete="username" autocapitalize="none" required;
             label for="password" { "Password" }
-            input #password name="password" type="password" autocomplete="current-password" required;
-            button type="submit" { "Sign in" }
+            input type="password" id="password" name="password" autocomplete="current-password" required;
+            div.row { button.main type="submit" { "Sign in" } }
         }
-        h2 { "Synthetic patients" }
-        p { "Choose one to sign in at once." }
-        ul.people {
+        h2 { "Or be one of our invented patients" }
+        ul.users {
             @for person in &sandbox.population.people {
                 li {
                     form method="post" action=(action) {
                         input type="hidden" name="ticket" value=(ticket);
                         input type="hidden" name="username" value=(person.username);
                         input type="hidden" name="password" value=(person.password);
-                        button.quiet type="submit" { (person.display) }
-                        span { (person.username) " / " (person.password) }
+                        button type="submit" {
+                            (person.display) br;
+                            span.small { (person.username) " / " (person.password) }
+                        }
                     }
                 }
             }
@@ -106,33 +151,37 @@ pub(super) fn log_in(sandbox: &Sandbox, asked: &Asked, ticket: &str, wrong: bool
     page(StatusCode::OK, "Sign in", &content).because("log-in page")
 }
 
-/// The consent page: whose record, and what of it.
+/// The consent page: which record, which kinds of data.
 pub(super) fn consent(sandbox: &Sandbox, asked: &Asked, ticket: &str, username: &str) -> Reply {
-    let action = format!("/tenants/{TENANT}/consent");
-    let records = sandbox.records_of(username);
+    let host = url::Url::parse(&asked.redirect_uri).ok().and_then(|url| url.host_str().map(str::to_owned));
     let offline = asked.scopes.iter().any(|scope| scope == "offline_access");
     let content = html! {
-        h1 { "Share your record?" }
-        p { "The app " code { (asked.client_id) } " asks to read it" @if offline { ", also when you are away" } "." }
-        form method="post" action=(action) {
+        p {
+            strong { (asked.client_id) } " (" (host.unwrap_or_default()) ") wants to read health records. "
+            @if offline { "It may do so until you withdraw this." }
+        }
+        form method="post" action=(format!("/tenants/{TENANT}/consent")) {
             input type="hidden" name="ticket" value=(ticket);
             fieldset {
                 legend { "Whose record" }
-                @for (index, record) in records.iter().enumerate() {
-                    label.choice {
-                        input type="radio" name="patient" value=(record.patient_id) checked[index == 0];
-                        (record.display)
+                @for (index, person) in sandbox.records_of(username).into_iter().enumerate() {
+                    label.tick {
+                        input type="radio" name="patient" value=(person.patient_id) checked[index == 0];
+                        span { (person.display) @if index > 0 { " (you care for this person)" } }
                     }
                 }
             }
             fieldset {
-                legend { "What to share" }
-                @for name in scope::types(&asked.scopes) {
-                    label.choice { input type="checkbox" name="type" value=(name) checked; (name) }
+                legend { "What may be read" }
+                @for resource_type in scope::types(&asked.scopes) {
+                    label.tick {
+                        input type="checkbox" name="type" value=(resource_type) checked;
+                        span { (in_words(resource_type)) }
+                    }
                 }
             }
-            div.decision {
-                button type="submit" name="decision" value="allow" { "Allow" }
+            div.row {
+                button.main type="submit" name="decision" value="allow" { "Allow" }
                 button.quiet type="submit" name="decision" value="deny" { "Deny" }
             }
         }
@@ -140,76 +189,100 @@ pub(super) fn consent(sandbox: &Sandbox, asked: &Asked, ticket: &str, username: 
     page(StatusCode::OK, "Share your record", &content).because("consent page")
 }
 
+fn in_words(resource_type: &str) -> &str {
+    match resource_type {
+        "AllergyIntolerance" => "Allergies",
+        "Binary" => "Attached files",
+        "CarePlan" => "Care plans",
+        "CareTeam" => "Care team",
+        "Condition" => "Conditions and diagnoses",
+        "Coverage" => "Insurance",
+        "Device" => "Implants and devices",
+        "DiagnosticReport" => "Reports",
+        "DocumentReference" => "Notes and documents",
+        "Encounter" => "Visits",
+        "Goal" => "Goals",
+        "Immunization" => "Vaccinations",
+        "MedicationRequest" => "Medicines",
+        "Observation" => "Lab results and vital signs",
+        "Patient" => "Name, birth date and address",
+        "Procedure" => "Procedures",
+        "Provenance" => "Where the data came from",
+        "RelatedPerson" => "Related people",
+        "ServiceRequest" => "Orders",
+        "Location" => "Places",
+        "Organization" => "Organizations",
+        "Practitioner" => "Doctors and nurses",
+        other => other,
+    }
+}
+
 impl Sandbox {
-    /// The front page for people.
+    /// The front page of the portal.
     pub(super) fn index_page(&self) -> Reply {
-        let launchable: Vec<String> = {
+        let launches: Vec<String> = {
             let state = self.state();
             let clients = state.clients.values().filter(|client| client.launch_url.is_some());
             clients.map(|client| client.client_id.clone()).collect()
         };
         let content = html! {
-            h1 { "A hospital that is not one" }
-            p { "It behaves like a strict SMART on FHIR server and holds synthetic patients only." }
+            p { "A hospital that exists in this program only. Everyone in it is invented." }
             dl {
                 dt { "FHIR base URL" } dd { code { (self.fhir_base_url()) } }
-                dt { "Control address for tests" } dd { code { (self.control_url()) } }
+                dt { "Behaves like" } dd { (self.personality.name()) }
+                dt { "Control address" } dd { code { (self.control_url()) } }
             }
-            h2 { "Synthetic patients" }
-            table {
-                thead { tr { th { "Name" } th { "User name" } th { "Password" } th { "Patient id" } } }
-                tbody {
-                    @for person in &self.population.people {
-                        tr { td { (person.display) } td { (person.username) } td { (person.password) } td { (person.patient_id) } }
+            p { a href=(self.urls.manage()) { "What people agreed to" } }
+            h2 { "People" }
+            dl {
+                @for person in &self.population.people {
+                    dt { (person.display) }
+                    dd { (person.username) " / " (person.password) " – " code { (person.patient_id) } }
+                }
+            }
+            @if !launches.is_empty() {
+                h2 { "Open an app from the portal" }
+                @for client in launches {
+                    form method="post" action="/portal/launch" {
+                        input type="hidden" name="client_id" value=(client);
+                        label for=(format!("user-{}", encode(&client))) { "As (user name)" }
+                        input type="text" id=(format!("user-{}", encode(&client))) name="username"
+                            value=(self.population.people.first().map_or("", |one| one.username.as_str()));
+                        div.row { button.quiet type="submit" { "Open " (client) } }
                     }
                 }
             }
-            @if !launchable.is_empty() {
-                h2 { "Open an app from inside the hospital" }
-                form method="post" action="/portal/launch" {
-                    label for="client_id" { "App" }
-                    select #client_id name="client_id" { @for id in &launchable { option { (id) } } }
-                    label for="person" { "Patient" }
-                    select #person name="username" { @for person in &self.population.people { option { (person.username) } } }
-                    button type="submit" { "Open" }
-                }
-            }
         };
-        page(StatusCode::OK, "Front page", &content)
+        page(StatusCode::OK, "Sandbox hospital", &content)
     }
 
-    /// Where people see and withdraw what they agreed to.
+    /// What people agreed to, with a button each to withdraw it.
     pub(super) fn grants_page(&self) -> Reply {
-        let grants: Vec<(u64, super::state::Grant)> = {
-            let state = self.state();
-            state.grants.iter().map(|(id, grant)| (*id, grant.clone())).collect()
-        };
+        let state = self.state();
+        let held: Vec<_> = state.grants.iter().filter(|(_, grant)| grant.ended.is_none()).collect();
         let content = html! {
-            h1 { "Apps with access" }
-            @if grants.is_empty() { p { "Nobody has agreed to anything yet." } }
-            ul.people {
-                @for (id, grant) in &grants {
-                    li {
-                        form method="post" {
-                            input type="hidden" name="grant" value=(id);
-                            span {
-                                (grant.username) " → " code { (grant.client_id) } ", since " (grant.agreed_at)
-                                @if let Some(why) = grant.ended { ", ended: " (why) }
-                            }
-                            @if grant.ended.is_none() { button.quiet type="submit" { "Withdraw" } }
-                        }
+            @if held.is_empty() { p { "Nobody has let an app in." } }
+            @for (id, grant) in held {
+                fieldset {
+                    legend { (grant.client_id) }
+                    p { "Reads the record of patient " code { (grant.patient_id) } ", agreed by "
+                        (grant.username) " on " (grant.agreed_at) "." }
+                    form method="post" {
+                        input type="hidden" name="grant" value=(id);
+                        button.quiet type="submit" { "Withdraw" }
                     }
                 }
             }
         };
-        page(StatusCode::OK, "Apps with access", &content)
+        drop(state);
+        page(StatusCode::OK, "Apps you let in", &content)
     }
 
-    /// POST of the page above.
+    /// POST of a "Withdraw" button.
     pub(super) fn withdraw(&self, incoming: &Incoming) -> Reply {
         let form = incoming.form().unwrap_or_default();
         if let Some(id) = form.one("grant").and_then(|text| text.parse().ok()) {
-            self.state().end_grant(id, "withdrawn by the person");
+            self.state().end_grant(id, "withdrawn by the patient");
         }
         Reply::redirect(StatusCode::SEE_OTHER, &self.urls.manage())
     }

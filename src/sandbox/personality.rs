@@ -47,6 +47,7 @@ pub(super) enum ScopeEcho {
 
 /// The habits of one personality.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, not states")]
 pub(super) struct Traits {
     pub auth_methods: &'static [AuthMethod],
     pub scope_echo: ScopeEcho,

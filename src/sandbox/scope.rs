@@ -96,7 +96,9 @@ pub(super) fn supported() -> Vec<String> {
 pub(super) fn registrable() -> Vec<String> {
     supported()
         .into_iter()
-        .filter(|scope| PLAIN.contains(&scope.as_str()) || scope.ends_with(".read"))
+        .filter(|scope| {
+            PLAIN.contains(&scope.as_str()) || parse(scope).is_some_and(|one| one.syntax == SmartVersion::V1)
+        })
         .collect()
 }
 

@@ -1,172 +1,186 @@
-//! Which searches this server takes, type by type, in the habits of Oracle Health's patient host: required parameters,
-//! page sizes, and 400 for everything that leaves nothing valid.
+//! FHIR search: bundles, pages, and `next` links that must come back byte for byte.
 
+use std::fmt::Write as _;
+
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use super::Sandbox;
+use super::fhir::{Access, bad_request, forbidden_record};
 use super::population::Resource;
-use super::web::Form;
-use crate::clock::Timestamp;
+use super::query::{Query, Rejected, check, last_two};
+use super::scope;
+use super::web::{Form, Incoming, Reply};
+use crate::crypto::{base64url, constant_time_eq, from_base64url, hmac_sha256};
 
-/// Parameters that a type takes besides `_id`, `patient` and `_count`.
-struct Rules {
-    resource_type: &'static str,
-    parameters: &'static [&'static str],
-    /// Must come along with `patient`.
-    required: Option<&'static str>,
-    /// Entries on a page without `_count`, and the most with it; `None` for one bundle with everything.
-    page: Option<(usize, usize)>,
-}
-
-const fn rules(
-    resource_type: &'static str,
-    parameters: &'static [&'static str],
-    required: Option<&'static str>,
-    page: Option<(usize, usize)>,
-) -> Rules {
-    Rules { resource_type, parameters, required, page }
-}
-
-const RULES: [Rules; 17] = [
-    rules("AllergyIntolerance", &["clinical-status", "_lastUpdated"], None, None),
-    rules("CarePlan", &["category", "date"], Some("category"), None),
-    rules("CareTeam", &["status", "category", "encounter"], None, None),
-    rules("Condition", &["category", "clinical-status", "encounter", "subject", "_lastUpdated"], None, None),
-    rules("Coverage", &[], None, None),
-    rules("Device", &[], None, None),
-    rules(
-        "DiagnosticReport",
-        &["category", "code", "date", "encounter", "_lastUpdated"],
-        None,
-        Some((10, 100)),
-    ),
-    rules(
-        "DocumentReference",
-        &["category", "type", "encounter", "date", "period", "_lastUpdated"],
-        None,
-        Some((10, 100)),
-    ),
-    rules("Encounter", &["date", "status", "subject", "_lastUpdated"], None, Some((10, 100))),
-    rules("Goal", &["target-date"], None, None),
-    rules("Immunization", &["date", "target-disease", "_lastUpdated"], None, None),
-    rules(
-        "MedicationRequest",
-        &["intent", "status", "_lastUpdated", "-timing-boundsPeriod"],
-        None,
-        Some((25, 100)),
-    ),
-    rules("Observation", &["category", "code", "date", "subject", "_lastUpdated"], None, Some((50, 200))),
-    rules("Patient", &["identifier", "name", "family", "given", "birthdate"], None, None),
-    rules("Procedure", &["date", "subject", "_lastUpdated"], None, None),
-    rules("RelatedPerson", &["-relationship-level", "-encounter"], Some("-relationship-level"), None),
-    rules(
-        "ServiceRequest",
-        &["category", "code", "authored", "subject", "_lastUpdated"],
-        None,
-        Some((50, 100)),
-    ),
-];
-
-/// A search that can be carried out.
-pub(super) struct Search {
-    pub patient: Option<String>,
-    id: Option<String>,
-    categories: Vec<String>,
-    from: Option<Timestamp>,
-    until: Option<Timestamp>,
-    /// Entries of one page; `None` for all.
-    pub page: Option<usize>,
-    /// Ask for the Provenance of each match too.
-    pub with_provenance: bool,
-}
-
-/// Reads the parameters of a search; the error is the text of the OperationOutcome.
-pub(super) fn read(resource_type: &str, query: &Form) -> Result<Search, String> {
-    let Some(rules) = RULES.iter().find(|rules| rules.resource_type == resource_type) else {
-        return Err(format!("{resource_type} cannot be searched"));
-    };
-    let common = ["_id", "patient", "_count", "_revinclude", "_format"];
-    for (name, _) in query.pairs() {
-        if !common.contains(&name) && !rules.parameters.contains(&name) {
-            return Err(format!(
-                "The parameter {name} is not supported. Acceptable: {}",
-                rules.parameters.join(", ")
-            ));
+impl Sandbox {
+    /// `GET {base}/{Type}?…`
+    pub(super) fn search(&self, resource_type: &str, access: &Access, incoming: &Incoming) -> Reply {
+        if matches!(resource_type, "Binary" | "Location" | "Medication" | "Organization" | "Practitioner") {
+            return bad_request("search is not supported for this type");
         }
-    }
-    let id = query.one("_id").map(str::to_owned);
-    let patient = query.one("patient").or_else(|| query.one("subject"));
-    let patient = patient.map(|text| text.strip_prefix("Patient/").unwrap_or(text).to_owned());
-    if id.is_some() && patient.is_some() {
-        return Err("_id stands alone".to_owned());
-    }
-    if id.is_none() && patient.is_none() {
-        return Err("One of patient or _id is required".to_owned());
-    }
-    if let Some(required) = rules.required.filter(|required| id.is_none() && query.one(required).is_none()) {
-        return Err(format!("{required} is required with patient"));
-    }
-    let mut search = Search {
-        patient,
-        id,
-        categories: query
-            .one("category")
-            .map(|text| text.split(',').map(|one| one.rsplit('|').next().unwrap_or(one).to_owned()).collect())
-            .unwrap_or_default(),
-        from: None,
-        until: None,
-        page: rules.page.map(|(usual, _)| usual),
-        with_provenance: query.one("_revinclude") == Some("Provenance:target"),
-    };
-    if let (Some((_, most)), Some(count)) = (rules.page, query.one("_count")) {
-        let count: usize = count.parse().map_err(|_| "_count must be a number".to_owned())?;
-        search.page = Some(count.clamp(1, most));
-    }
-    read_last_updated(query, &mut search)?;
-    Ok(search)
-}
-
-/// One value is refused, two must form a closed range: so the live statement says.
-fn read_last_updated(query: &Form, search: &mut Search) -> Result<(), String> {
-    let values: Vec<&str> = query.all("_lastUpdated").collect();
-    if values.is_empty() {
-        return Ok(());
-    }
-    for value in &values {
-        let (prefix, time) = value.split_at_checked(2).unwrap_or(("", value));
-        let time = Timestamp::parse(time).ok_or("_lastUpdated must be a prefix and an instant")?;
-        match prefix {
-            "ge" | "gt" => search.from = Some(time),
-            "le" | "lt" => search.until = Some(time),
-            _ => return Err("_lastUpdated must begin with ge, gt, le or lt".to_owned()),
+        let (plain, offset) = match self.page_context(resource_type, &incoming.query) {
+            Ok(found) => found,
+            Err(text) => return bad_request(text),
+        };
+        let form = Form::parse(plain.as_bytes());
+        let query = match check(resource_type, &form, &access.grant.patient_id) {
+            Ok(query) => query,
+            Err(Rejected::Text(text)) => return bad_request(&text),
+            Err(Rejected::OtherPatient) => return forbidden_record(),
+        };
+        if query.with_provenance && !scope::permits(&access.scopes, "Provenance", true) {
+            return forbidden_record().because("_revinclude without the scope for Provenance");
         }
+        self.page(resource_type, access, incoming, plain, offset, &query)
     }
-    if search.from.is_none() || search.until.is_none() {
-        return Err("_lastUpdated must be a closed range".to_owned());
+
+    /// Collects one page from `offset`, which counts resources of the whole list, filtered out ones too.
+    fn page(
+        &self,
+        resource_type: &str,
+        access: &Access,
+        incoming: &Incoming,
+        plain: &str,
+        offset: Option<usize>,
+        query: &Query<'_>,
+    ) -> Reply {
+        let faults = self.state().faults.clone();
+        let patient = access.grant.patient_id.as_str();
+        let all = self.population.of(patient, resource_type);
+        let mut spoilt = faults.suppressed_outcome_entry;
+        let mut from = offset.unwrap_or(0);
+        if faults.repeated_ids && from > 0 {
+            let before = all.iter().take(from).rposition(|resource| query.admits(resource));
+            from = before.unwrap_or(from);
+            spoilt = true;
+        }
+        let mut matches: Vec<&Resource> = Vec::new();
+        let mut next = None;
+        if faults.empty_page_with_next && offset.is_none() {
+            next = Some(0);
+            spoilt = true;
+        } else {
+            // A repeated entry comes on top, or pages would never end.
+            let wanted = query.page_size.saturating_add(usize::from(from < offset.unwrap_or(0)));
+            for (index, resource) in all.iter().enumerate().skip(from) {
+                if !query.admits(resource) {
+                    continue;
+                }
+                if matches.len() == wanted {
+                    next = Some(index);
+                    break;
+                }
+                matches.push(resource);
+            }
+        }
+        let total = (next.is_none() && offset.is_none()).then_some(matches.len());
+        let mut links =
+            vec![json!({"relation": "self", "url": self.page_url(resource_type, &incoming.query)})];
+        if let Some(next) = next {
+            let mut url = self.page_url(resource_type, &self.next_query(resource_type, plain, next));
+            if faults.next_loop {
+                url = self.page_url(resource_type, &incoming.query);
+            }
+            if faults.next_elsewhere {
+                url = url.replacen(&self.urls.origin, &self.urls.elsewhere, 1);
+            }
+            spoilt |= faults.next_loop || faults.next_elsewhere;
+            links.push(json!({"relation": "next", "url": url}));
+        }
+        let mut entries: Vec<String> = matches.iter().map(|resource| self.entry(resource, "match")).collect();
+        if query.with_provenance {
+            let included = provenance_of(self.population.of(patient, "Provenance"), &matches);
+            entries.extend(included.into_iter().map(|resource| self.entry(resource, "include")));
+        }
+        if faults.suppressed_outcome_entry {
+            entries.push(SUPPRESSED.to_owned());
+        }
+        let bundle = bundle(&self.random.uuid(), total, &json!(links), &entries);
+        Reply::fhir(StatusCode::OK, bundle).faulty_if(spoilt).because(format!(
+            "{} entries{}",
+            entries.len(),
+            if next.is_some() { ", more follow" } else { "" }
+        ))
     }
-    Ok(())
+
+    fn entry(&self, resource: &Resource, mode: &str) -> String {
+        let url = format!("{}/{}/{}", self.fhir_base_url(), resource.resource_type, resource.id);
+        format!(r#"{{"fullUrl":"{url}","resource":{},"search":{{"mode":"{mode}"}}}}"#, self.written(resource))
+    }
+
+    fn page_url(&self, resource_type: &str, query: &str) -> String {
+        format!("{}/{resource_type}?{query}", self.fhir_base_url())
+    }
+
+    /// The query of the next page: the one of the first, its bytes unchanged, then an opaque context.
+    fn next_query(&self, resource_type: &str, plain: &str, offset: usize) -> String {
+        let offset = u32::try_from(offset).unwrap_or(u32::MAX).to_be_bytes();
+        // 28 bytes, so that base64 ends in `==`, which the link carries as `%3D%3D`.
+        let mut context = offset.to_vec();
+        context.extend_from_slice(&self.page_seal(resource_type, plain, offset)[..24]);
+        format!("{plain}&-pageContext={}%3D%3D&-pageDirection=NEXT", base64url(&context))
+    }
+
+    fn page_seal(&self, resource_type: &str, plain: &str, offset: [u8; 4]) -> [u8; 32] {
+        let mut message = offset.to_vec();
+        message.extend_from_slice(resource_type.as_bytes());
+        message.push(b'?');
+        message.extend_from_slice(plain.as_bytes());
+        hmac_sha256(&self.page_key, &message)
+    }
+
+    /// Splits the query of a later page. Whoever decodes and re-encodes a link changes it, and is refused.
+    fn page_context<'q>(
+        &self,
+        resource_type: &str,
+        query: &'q str,
+    ) -> Result<(&'q str, Option<usize>), &'static str> {
+        const BROKEN: &str = "-pageContext is not valid";
+        if !query.contains("pageContext") {
+            return Ok((query, None));
+        }
+        let rest = query.strip_suffix("%3D%3D&-pageDirection=NEXT").ok_or(BROKEN)?;
+        let (plain, context) = rest.rsplit_once("&-pageContext=").ok_or(BROKEN)?;
+        let context = from_base64url(context).ok_or(BROKEN)?;
+        let (offset, seal) = context.split_first_chunk::<4>().ok_or(BROKEN)?;
+        if !constant_time_eq(seal, &self.page_seal(resource_type, plain, *offset)[..24]) {
+            return Err(BROKEN);
+        }
+        Ok((plain, usize::try_from(u32::from_be_bytes(*offset)).ok()))
+    }
 }
 
-impl Search {
-    /// Whether a resource is found.
-    pub(super) fn finds(&self, resource: &Resource) -> bool {
-        self.id.as_ref().is_none_or(|id| *id == resource.id)
-            && (self.categories.is_empty()
-                || self.categories.iter().any(|wanted| resource.category_codes.contains(wanted)))
-            && self.from.is_none_or(|from| resource.last_updated >= from)
-            && self.until.is_none_or(|until| resource.last_updated <= until)
+const SUPPRESSED: &str = r#"{"resource":{"resourceType":"OperationOutcome","issue":[{"severity":"warning","code":"suppressed","diagnostics":"Other results exist that cannot be expressed in a conforming way"}]},"search":{"mode":"outcome"}}"#;
+
+fn bundle(id: &str, total: Option<usize>, links: &Value, entries: &[String]) -> String {
+    let mut out = format!(r#"{{"resourceType":"Bundle","id":"{id}","type":"searchset","link":{links}"#);
+    if let Some(total) = total {
+        let _ = write!(out, r#","total":{total}"#);
     }
+    if !entries.is_empty() {
+        out.push_str(r#","entry":["#);
+        for (index, entry) in entries.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            out.push_str(entry);
+        }
+        out.push(']');
+    }
+    out.push('}');
+    out
 }
 
-/// The `rest.resource` rows of the CapabilityStatement.
-pub(super) fn capability_resources() -> Vec<Value> {
-    let row = |rules: &Rules| {
-        let names = ["_id", "patient"].iter().chain(rules.parameters);
-        let parameters: Vec<Value> = names.map(|name| json!({"name": name, "type": "token"})).collect();
-        json!({
-            "type": rules.resource_type,
-            "interaction": [{"code": "read"}, {"code": "search-type"}],
-            "searchParam": parameters,
-        })
-    };
-    RULES.iter().map(row).collect()
+fn provenance_of<'r>(provenance: &'r [Resource], matches: &[&Resource]) -> Vec<&'r Resource> {
+    let found: std::collections::HashSet<String> =
+        matches.iter().map(|resource| format!("{}/{}", resource.resource_type, resource.id)).collect();
+    provenance.iter().filter(|resource| targets(resource).any(|target| found.contains(&target))).collect()
+}
+
+/// `Type/id` of everything a Provenance is about.
+fn targets(provenance: &Resource) -> impl Iterator<Item = String> {
+    let json: Value = serde_json::from_str(&provenance.json).unwrap_or_default();
+    let list = json["target"].as_array().cloned().unwrap_or_default();
+    list.into_iter().filter_map(|target| target["reference"].as_str().map(last_two))
 }

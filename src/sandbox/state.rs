@@ -58,8 +58,15 @@ pub(super) struct Code {
     pub username: String,
     pub patient_id: String,
     pub issued_at: Timestamp,
-    /// Whether a client has tried it, and what came of it.
-    pub used: Option<Option<GrantId>>,
+    pub used: CodeUse,
+}
+
+/// What has become of a code: it is good for one attempt of its own client, also when the attempt fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CodeUse {
+    Unused,
+    Failed,
+    Redeemed(GrantId),
 }
 
 /// What a person agreed to.

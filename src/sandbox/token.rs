@@ -1,5 +1,5 @@
-//! The token endpoint: code exchange, refresh, revocation, introspection.
-//! SMART App Launch 2.2 "Obtain access token", RFC 6749 sections 4.1.3, 5 and 6, RFC 7009, RFC 7636, RFC 7662.
+//! The token endpoint: code exchange and refresh.
+//! SMART App Launch 2.2 "Obtain access token", RFC 6749 sections 4.1.3, 5 and 6, RFC 7636, RFC 9700.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::assertion::Refusal;
 use super::authorize::{full_urn, set_correlation_id};
 use super::faults::{ExpiresIn, ExpiresInForm, Faults, Rotation, TokenEndpointFault};
-use super::state::{AccessTokenEntry, Grant, GrantId, RefreshTokenEntry, State};
+use super::state::{AccessTokenEntry, CodeUse, Grant, GrantId, RefreshTokenEntry, State};
 use super::urls::TENANT;
 use super::web::{Form, Incoming, Reply};
 use super::{RegisteredClient, Sandbox, scope};
@@ -55,7 +55,7 @@ impl Sandbox {
         }
         let outcome = self.grant_tokens(own_url, form.as_ref(), incoming, &mut asked, now).await;
         let reply = match outcome {
-            Err(refusal) => self.refuse_token(refusal),
+            Err(refusal) => self.refuse_token(&refusal),
             Ok(issue) => self.write_tokens(issue, &faults, now),
         };
         let lost = faults.token_endpoint == Some(TokenEndpointFault::TimeoutAfterRotation);
@@ -70,7 +70,7 @@ impl Sandbox {
     fn endpoint_fault(&self, faults: &Faults) -> Option<Reply> {
         if let Some(error) = &faults.token_error {
             let urn = error.urn.as_deref().unwrap_or("server-error");
-            return Some(self.refuse_token(Refusal::new(&error.error, urn, "switched")).faulty());
+            return Some(self.refuse_token(&Refusal::new(&error.error, urn, "switched")).faulty());
         }
         let reply = match faults.token_endpoint? {
             TokenEndpointFault::TooMany => Reply::status(StatusCode::TOO_MANY_REQUESTS, "switched"),
@@ -142,14 +142,14 @@ impl Sandbox {
             // Someone else's attempt must not spoil the code for its owner.
             return Err(refuse("oauth2:token:code:client:mismatch", "the code belongs to another client"));
         }
-        // A code is good for one attempt of its own client, also when the attempt fails.
-        if let Some(outcome) = known.used.replace(None) {
-            known.used = Some(outcome);
-            if let Some(grant) = outcome {
+        match std::mem::replace(&mut known.used, CodeUse::Failed) {
+            CodeUse::Unused => {}
+            CodeUse::Failed => return Err(refuse(BAD_CODE, "the code was tried before")),
+            CodeUse::Redeemed(grant) => {
                 // RFC 6749 section 4.1.2: tokens issued from a code that is used again should be revoked.
                 state.end_grant(grant, "its code was used twice");
+                return Err(refuse(BAD_CODE, "the code was used before"));
             }
-            return Err(refuse(BAD_CODE, "the code was used before"));
         }
         let known = known.clone();
         if known.issued_at.after(life) <= now {
@@ -188,12 +188,12 @@ impl Sandbox {
             ended: None,
         });
         if let Some(code) = state.codes.get_mut(code) {
-            code.used = Some(Some(grant));
+            code.used = CodeUse::Redeemed(grant);
         }
         let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
         let id_token = has("openid").then_some(IdTokenFor { nonce: known.asked.nonce });
         let new_refresh_token = has("offline_access") && !state.faults.no_refresh_token;
-        Ok(Issue { grant, id_token, new_refresh_token, scopes })
+        Ok(Issue { grant, scopes, id_token, new_refresh_token })
     }
 
     fn refresh(&self, client: &RegisteredClient, form: &Form, now: Timestamp) -> Result<Issue, Refusal> {
@@ -247,7 +247,7 @@ impl Sandbox {
     /// The answer of RFC 6749 section 5.1 with SMART's context.
     fn write_tokens(&self, issue: Issue, faults: &Faults, now: Timestamp) -> Reply {
         let traits = self.personality.traits();
-        let mut faulty = faults.drop_patient;
+        let mut spoilt = faults.drop_patient;
         let announced = match &faults.expires_in {
             Some(ExpiresIn::Number(number)) => number.as_f64().unwrap_or_default().max(0.0),
             #[expect(clippy::cast_precision_loss, reason = "seconds of an hour")]
@@ -271,14 +271,11 @@ impl Sandbox {
             Some(ExpiresIn::Form(ExpiresInForm::Float)) => answer["expires_in"] = json!(announced + 0.52),
             Some(ExpiresIn::Form(ExpiresInForm::Missing)) => {}
         }
-        faulty |= faults.expires_in.is_some()
-            || faults.narrow_scopes.is_some()
-            || faults.no_refresh_token
-            || faults.refresh_rotation.is_some();
+        spoilt |= faults.expires_in.is_some() || faults.narrow_scopes.is_some() || faults.no_refresh_token;
         let mut state = self.state();
         let Some(grant) = state.grants.get(&issue.grant).cloned() else {
             drop(state);
-            return self.refuse_token(Refusal::new("server_error", "server-error", "the grant is gone"));
+            return self.refuse_token(&Refusal::new("server_error", "server-error", "the grant is gone"));
         };
         if !faults.drop_patient {
             answer["patient"] = json!(grant.patient_id);
@@ -294,17 +291,17 @@ impl Sandbox {
         if let Some(wanted) = issue.id_token {
             let (kid, id_fault) = self.id_token_kid(&mut state, faults);
             drop(state);
-            faulty |= id_fault;
-            let claims = self.id_token_claims(&grant, wanted, faults, now, &mut faulty);
+            spoilt |= id_fault;
+            let claims = self.id_token_claims(&grant, wanted, faults, now, &mut spoilt);
             match self.keys.id_token(&kid, &claims) {
                 Ok(token) => answer["id_token"] = json!(token),
                 Err(error) => {
                     let refusal = Refusal::new("server_error", "server-error", error.to_string());
-                    return self.refuse_token(refusal);
+                    return self.refuse_token(&refusal);
                 }
             }
         }
-        Reply::json(StatusCode::OK, &answer).faulty_if(faulty)
+        Reply::json(StatusCode::OK, &answer).faulty_if(spoilt)
     }
 
     /// Long and opaque; inside it looks like the real ones, base64 of a small object.
@@ -334,7 +331,7 @@ impl Sandbox {
         wanted: IdTokenFor,
         faults: &Faults,
         now: Timestamp,
-        faulty: &mut bool,
+        spoilt: &mut bool,
     ) -> Value {
         let person = self.person(&grant.username);
         // Who signed in, which for a caregiver is not whose record is open.
@@ -376,7 +373,7 @@ impl Sandbox {
         if faults.wrong_nonce {
             claims["nonce"] = json!(self.random.token::<16>());
         }
-        *faulty |= faults.drop_fhir_user
+        *spoilt |= faults.drop_fhir_user
             || faults.wrong_id_token_issuer
             || faults.wrong_id_token_audience
             || faults.wrong_nonce;
@@ -384,7 +381,7 @@ impl Sandbox {
     }
 
     /// The refusal as Oracle Health writes it: `error_uri`, no `error_description`.
-    pub(super) fn refuse_token(&self, refusal: Refusal) -> Reply {
+    pub(super) fn refuse_token(&self, refusal: &Refusal) -> Reply {
         let status = if refusal.error == "invalid_client" {
             StatusCode::UNAUTHORIZED
         } else {
@@ -404,74 +401,6 @@ impl Sandbox {
             reply = reply.with(header::WWW_AUTHENTICATE, "Basic realm=\"sandbox\"");
         }
         reply
-    }
-
-    /// RFC 7009. An unknown token is no error; a refresh token takes its access tokens along.
-    pub(super) async fn revoke(&self, incoming: &Incoming, now: Timestamp) -> Reply {
-        let form = incoming.form().unwrap_or_default();
-        let asked = json!({"client_id": form.one("client_id"), "hint": form.one("token_type_hint")});
-        // The endpoint itself may be named as `aud`, but SMART's assertions are for the token URL; both pass.
-        let audiences = [self.urls.token(), self.urls.token_without_host(), self.urls.revoke()];
-        let named = self.named_audience(&form);
-        let own_url = audiences.iter().find(|one| Some(*one) == named.as_ref()).unwrap_or(&audiences[2]);
-        let client = match self.authenticate(incoming, &form, own_url, now).await {
-            Ok((client, _)) => client,
-            Err(refusal) => return self.refuse_token(refusal).asked(asked),
-        };
-        let Some(token) = form.one("token") else {
-            let refusal = Refusal::new("invalid_request", "oauth2:token:invalid-request", "no token");
-            return self.refuse_token(refusal).asked(asked);
-        };
-        let mut state = self.state();
-        let refresh = state.refresh_tokens.get(token).map(|entry| entry.grant);
-        let access = state.access_tokens.get(token).map(|entry| entry.grant);
-        let owned = |state: &State, id: GrantId| {
-            state.grants.get(&id).is_some_and(|grant| grant.client_id == client.client_id)
-        };
-        let reason = if let Some(grant) = refresh.filter(|id| owned(&state, *id)) {
-            state.end_grant(grant, "revoked by the client");
-            "grant revoked"
-        } else if access.is_some_and(|id| owned(&state, id)) {
-            state.access_tokens.remove(token);
-            "access token revoked"
-        } else {
-            "unknown token"
-        };
-        drop(state);
-        Reply::status(StatusCode::OK, reason).asked(asked)
-    }
-
-    fn named_audience(&self, form: &Form) -> Option<String> {
-        let jws = crate::crypto::Jws::parse(form.one("client_assertion")?).ok()?;
-        let claims: Value = jws.unverified_claims().ok()?;
-        claims["aud"].as_str().map(str::to_owned)
-    }
-
-    /// RFC 7662, for clients that authenticate.
-    pub(super) async fn introspect(&self, incoming: &Incoming, now: Timestamp) -> Reply {
-        let form = incoming.form().unwrap_or_default();
-        let own_url = match self.named_audience(&form) {
-            Some(named) if named == self.urls.token() => named,
-            _ => self.urls.introspect(),
-        };
-        let client = match self.authenticate(incoming, &form, &own_url, now).await {
-            Ok((client, _)) => client,
-            Err(refusal) => return self.refuse_token(refusal),
-        };
-        let state = self.state();
-        let token = form.one("token").unwrap_or_default();
-        let entry = state.access_tokens.get(token).filter(|entry| entry.expires_at > now);
-        let found = entry.and_then(|entry| {
-            let grant = state.grants.get(&entry.grant)?;
-            (grant.client_id == client.client_id).then(|| {
-                json!({
-                    "active": true, "scope": entry.scopes.join(" "), "client_id": grant.client_id,
-                    "exp": entry.expires_at.seconds(), "patient": grant.patient_id,
-                    "iss": self.id_token_issuer(), "sub": grant.username,
-                })
-            })
-        });
-        Reply::json(StatusCode::OK, &found.unwrap_or(json!({"active": false})))
     }
 }
 

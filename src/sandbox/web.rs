@@ -48,8 +48,10 @@ impl Form {
 
     /// The value of a parameter; one without a value counts as absent (RFC 6749 section 3.1).
     pub(super) fn one(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| known == name)?;
-        Some(found.1.as_str()).filter(|value| !value.is_empty())
+        self.pairs()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_empty())
     }
 
     /// All values of a parameter.

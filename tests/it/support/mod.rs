@@ -92,11 +92,6 @@ impl Hospital {
             .sum()
     }
 
-    /// The log of what came in.
-    pub async fn log(&self) -> Vec<Value> {
-        self.control("GET", "log", &Value::Null).await.as_array().cloned().unwrap_or_default()
-    }
-
     pub fn users(&self) -> Vec<chartgate::sandbox::SandboxUser> {
         self.sandbox.users()
     }
