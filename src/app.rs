@@ -1,9 +1,11 @@
 //! Builds every part once, starts and stops them, and leads each request to its handler. The only file that knows all
 //! parts, and the details of none.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use hyper::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
@@ -237,7 +239,15 @@ impl App {
         let name = route.as_ref().map_or("none", Route::name);
         let span = tracing::info_span!("request", id = request_id.as_str(), route = name);
         let started = parts.clock.now();
-        let answer = self.route(route, request, &request_id).instrument(span.clone()).await;
+        let routed = AssertUnwindSafe(self.route(route, request, &request_id)).catch_unwind();
+        let answer = routed.instrument(span.clone()).await.unwrap_or_else(|_| {
+            // A bug in one request is that request's own; its text went to standard error with the panic.
+            let problem = Problem::new(
+                ProblemKind::Internal,
+                "Something went wrong here. The operator has been told in the log.",
+            );
+            span.in_scope(|| problem.into_answer(&request_id, &self.doc_url()))
+        });
         let status = answer.status().as_u16();
         let took = parts.clock.now().since(started).as_millis();
         span.in_scope(|| tracing::info!(status, ms = took, encrypted = peer.encrypted, "answered"));
@@ -267,7 +277,7 @@ impl App {
                     self.trouble(Trouble::WrongMethod.into())
                 } else {
                     Problem::new(ProblemKind::MethodNotAllowed, "This address does not know that method.")
-                        .into_answer(request_id, &parts.config.public_url.origin())
+                        .into_answer(request_id, parts.config.public_url.origin())
                 };
                 let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
                 if let Ok(value) = HeaderValue::from_str(&allowed) {

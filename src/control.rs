@@ -124,7 +124,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
     match command {
         Command::ApiKeyCreate { workspace, name, expires_in_days } => {
             let workspace = workspace_named(parts, &workspace).await?;
-            let day = Duration::from_secs(86_400);
+            let day = Duration::from_hours(24);
             let expires = expires_in_days.map(|days| parts.clock.now().after(day * days));
             let new = parts.api_keys.create(&workspace, &name, expires).await?;
             Ok(json!({

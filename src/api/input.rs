@@ -36,8 +36,7 @@ impl Fields {
     /// A text of 1 to `most` characters, when it is there.
     pub fn text(&self, name: &str, most: usize, null: Null) -> Result<Option<String>, Problem> {
         let text = match (self.0.get(name), null) {
-            (None, _) => return Ok(None),
-            (Some(Json::Null), Null::MeansNone) => return Ok(None),
+            (None, _) | (Some(Json::Null), Null::MeansNone) => return Ok(None),
             (Some(Json::String(text)), _) => text,
             (Some(_), _) => return Err(Problem::invalid(name, format!("`{name}` must be a string."))),
         };
@@ -95,9 +94,9 @@ impl Fields {
             Some(Json::Array(items)) if items.len() <= 100 => items,
             Some(_) => return Err(wrong()),
         };
-        let texts = items.iter().map(|item| match item {
-            Json::String(text) if !text.is_empty() && text.len() <= 2048 => Ok(text.clone()),
-            _ => Err(wrong()),
+        let texts = items.iter().map(|item| {
+            let good = item.as_str().filter(|text| !text.is_empty() && text.len() <= 2048);
+            good.map(str::to_owned).ok_or_else(wrong)
         });
         texts.collect::<Result<Vec<_>, _>>().map(Some)
     }

@@ -24,7 +24,7 @@ use crate::outbound::{Call, Outbound, OutboundSettings, Reach};
 use crate::records::PullSettings;
 use crate::sandbox::population::Population;
 use crate::sandbox::{FetchedJwks, JwksFetcher, Personality, RegisteredClient, Sandbox, SandboxOptions};
-use crate::server::{self, Peer, RequestBody, Transport};
+use crate::server::{self, Peer, RequestBody, TlsHandle, Transport};
 use crate::shutdown::Shutdown;
 use crate::smart::FhirBaseUrl;
 use crate::smart::server::Overrides;
@@ -50,9 +50,10 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
     let mut transport = Transport::Plain;
     let mut authority = None;
     if arguments.tls {
-        let made = server::self_signed(&["localhost", "127.0.0.1", "::1"]).map_err(failed)?;
-        let config = server::tls_config(made.certificate_pem.as_bytes(), made.key_pem.as_bytes());
-        transport = Transport::tls(config.map_err(failed)?);
+        let made =
+            server::self_signed(&["localhost", "127.0.0.1", "::1"], &Clock::machine()).map_err(failed)?;
+        let config = server::tls_config(made.certificate_pem.as_bytes(), made.key_pem.expose().as_bytes());
+        transport = Transport::Tls(TlsHandle::new(config.map_err(failed)?));
         authority = Some(made.authority_pem);
     }
     let app = build(&folder, &base_url, authority.as_deref(), environment).await?;
@@ -364,7 +365,7 @@ async fn first_link(app: &App) -> Result<String, Failure> {
         return_url: format!("{origin}/"),
         return_button_label: None,
         metadata: serde_json::Map::new(),
-        lifetime: Duration::from_secs(86_400),
+        lifetime: Duration::from_hours(24),
     };
     let session = parts.sessions.create(workspace.id, session).await.map_err(failed)?;
     Ok(format!("{origin}{}", Route::Connect(session.token, ConnectPage::Start).path()))

@@ -39,7 +39,7 @@ pub fn answer(value: &Json) {
                 line(&format!("{name:widest$}  {}", plain(value)));
             }
         }
-        other => line(&plain(other)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => line(&plain(value)),
     }
 }
 
@@ -69,6 +69,6 @@ fn plain(value: &Json) -> String {
     match value {
         Json::Null => "-".to_owned(),
         Json::String(text) => text.clone(),
-        other => other.to_string(),
+        Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_) => value.to_string(),
     }
 }

@@ -14,7 +14,7 @@ use crate::control::{self, Command};
 use crate::crypto::Random;
 use crate::records::PullSettings;
 use crate::secret::Secret;
-use crate::server::{self, Transport};
+use crate::server::{self, TlsHandle, Transport};
 use crate::shutdown::Shutdown;
 use crate::store::{MasterKey, OpenError, Opening, Store};
 use crate::telemetry;
@@ -205,7 +205,7 @@ async fn serve(layers: Layers) -> Result<(), Failure> {
                     files.certificate.display()
                 ))
             })?;
-            Transport::tls(tls)
+            Transport::Tls(TlsHandle::new(tls))
         }
     };
     let listener =
@@ -253,19 +253,18 @@ pub fn stop_on_signal(shutdown: &Shutdown) {
 /// Gives a command to the running appliance, or, when there is none, carries it out on the store.
 async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Failure> {
     let config = load(&layers)?;
-    let answer = match control::ask(&config.data_dir, &command).await {
-        Some(answer) => answer,
-        None => {
-            let store = open_store(&config, false)?;
-            let app = build(config, store, None).await?;
-            control::execute(app.parts(), command).await
-        }
+    let answer = if let Some(answer) = control::ask(&config.data_dir, &command).await {
+        answer
+    } else {
+        let store = open_store(&config, false)?;
+        let app = build(config, store, None).await?;
+        control::execute(app.parts(), command).await
     };
     let answer: Json = answer.map_err(|refused| Failure::Failed(refused.to_string()))?;
     if json {
-        output::json(&answer)
+        output::json(&answer);
     } else {
-        output::answer(&answer)
+        output::answer(&answer);
     }
     Ok(())
 }

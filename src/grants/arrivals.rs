@@ -17,7 +17,7 @@ use crate::store::{Change, StoreError};
 use crate::workspaces::{PatientSession, SessionMode, sessions};
 
 /// How long a browser that came twice waits for the outcome of the first time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A launch that has ended, well or not.
 #[derive(Debug, Clone)]
@@ -99,15 +99,12 @@ impl Grants {
 
     async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landed, StoreError> {
         let attempt = &returned.attempt;
-        let outcome = match self.parties(attempt.source) {
-            Some((server, (_, registration))) => {
-                self.0.launcher.finish(attempt, query, &server, &registration).await
-            }
-            None => {
-                let staff =
-                    "The source was removed while the patient was signing in. Who acts: you (the clinic).";
-                Err(LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned()))
-            }
+        let outcome = if let Some((server, (_, registration))) = self.parties(attempt.source) {
+            self.0.launcher.finish(attempt, query, &server, &registration).await
+        } else {
+            let staff =
+                "The source was removed while the patient was signing in. Who acts: you (the clinic).";
+            Err(LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned()))
         };
         let about = About {
             session: attempt.session,

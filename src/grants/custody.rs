@@ -14,10 +14,10 @@ use crate::smart::{EhrPatientId, FhirBaseUrl, TokenFailure};
 use crate::store::{Reader as _, StoreError};
 
 /// Refresh this long before expiry at least: one slow answer and a clock off by half a minute.
-const LEAST_MARGIN: Duration = Duration::from_secs(60);
+const LEAST_MARGIN: Duration = Duration::from_mins(1);
 /// Some servers throttle more frequent refreshing of one grant; a token that is rejected sooner than this is not the
 /// token's fault.
-const LEAST_BETWEEN: Duration = Duration::from_secs(60);
+const LEAST_BETWEEN: Duration = Duration::from_mins(1);
 
 /// An access token with what it is good for.
 #[derive(Debug, Clone)]
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_token_is_renewed_while_it_still_works() {
         let check = |life: u64, until: i64| {
-            assert_eq!(good_until(&grant_of(life)), Timestamp::from_seconds(until), "{life}")
+            assert_eq!(good_until(&grant_of(life)), Timestamp::from_seconds(until), "{life}");
         };
         check(570, 456);
         check(3600, 2880);

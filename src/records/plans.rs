@@ -79,7 +79,7 @@ fn us_core(resource_type: &str) -> Option<Plan> {
     })
 }
 
-/// Oracle Health: CarePlan wants a category, RelatedPerson a level, Observations come per category and once without;
+/// Oracle Health: `CarePlan` wants a category, RelatedPerson a level, Observations come per category and once without;
 /// a filter by intent would lose the home medicines, which are `plan`.
 fn oracle_health(resource_type: &str) -> Option<Plan> {
     Some(match resource_type {

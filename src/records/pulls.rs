@@ -136,7 +136,7 @@ impl Default for PullSettings {
             at_once: 4,
             page_bytes: 50 << 20,
             backoff: Duration::from_secs(5),
-            longest_backoff: Duration::from_secs(60),
+            longest_backoff: Duration::from_mins(1),
             attempts: 5,
         }
     }

@@ -18,8 +18,8 @@ use crate::workspaces::Patient;
 /// Cursors by their own nine bytes: the contract's cursors have twelve characters, too few to carry a position.
 const CURSORS: Table<CursorRow> = Table::new("record_cursors.v1");
 /// How long a cursor is good, and a day more so that a repeated one need not be written again each time.
-const CURSOR_LIFE: Duration = Duration::from_secs(7 * 86_400);
-const CURSOR_SPARE: Duration = Duration::from_secs(86_400);
+const CURSOR_LIFE: Duration = Duration::from_hours(168);
+const CURSOR_SPARE: Duration = Duration::from_hours(24);
 /// The most order entries looked at for one page of a filtered list.
 const MOST_LOOKED_AT: usize = 200_000;
 

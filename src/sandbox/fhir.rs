@@ -189,7 +189,7 @@ impl Sandbox {
         if !incoming.query.is_empty() {
             return bad_request("a read takes no parameters");
         }
-        let Some(resource) = self.population.find(resource_type, id) else {
+        let Some(resource) = self.population.find_for(&access.grant.patient_id, resource_type, id) else {
             return not_found();
         };
         if resource.patient_id.as_ref().is_some_and(|owner| *owner != access.grant.patient_id) {

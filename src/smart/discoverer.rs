@@ -17,8 +17,8 @@ use crate::smart::url::{AuthorizationEndpoint, JwksUri, TokenEndpoint};
 use crate::smart::vendors::DiscoveryStep;
 
 /// How long a document without cache headers is kept, and the longest that headers can ask for.
-const USUAL_LIFE: Duration = Duration::from_secs(3_600);
-const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+const USUAL_LIFE: Duration = Duration::from_hours(1);
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 /// A key set is read again at most this often, whatever ids appear in tokens.
 const KEYS_AT_MOST_EVERY: Duration = Duration::from_secs(5);
 /// A box talks to hundreds of servers; more than this many documents means that something is wrong.

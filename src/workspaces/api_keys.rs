@@ -129,17 +129,14 @@ impl ApiKeys {
         let digest = sha256(presented.as_bytes());
         let known =
             self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&digest).cloned();
-        let key = match known {
-            Some(key) => key,
-            None => {
-                let found: Option<ApiKey> = self
-                    .store
-                    .read(move |view| view.get(API_KEYS, &digest).map_err(KeyRefusal::from))
-                    .await?;
-                let key = found.ok_or(KeyRefusal::Unknown)?;
-                self.remember(digest, key.clone());
-                key
-            }
+        let key = if let Some(key) = known {
+            key
+        } else {
+            let found: Option<ApiKey> =
+                self.store.read(move |view| view.get(API_KEYS, &digest).map_err(KeyRefusal::from)).await?;
+            let key = found.ok_or(KeyRefusal::Unknown)?;
+            self.remember(digest, key.clone());
+            key
         };
         if key.revoked_at.is_some() {
             return Err(KeyRefusal::Unknown);

@@ -163,7 +163,7 @@ async fn an_attempt_ends_after_an_hour_and_not_before() {
     let (link, _) = app.session("amy-7").await;
     let mut browser = Browser::default();
     browser.post(&format!("{link}/launch"), &[("source", &app.source.to_string())]).await;
-    app.clock.advance(Duration::from_secs(61 * 60));
+    app.clock.advance(Duration::from_mins(61));
     let late = browser.until("/api/auth/smart/callback").await;
     let page = browser.get(&late).await;
     assert_eq!(page.status, 400, "{}", page.text);
@@ -173,7 +173,7 @@ async fn an_attempt_ends_after_an_hour_and_not_before() {
     let (link, _) = app.session("amy-7").await;
     let mut browser = Browser::default();
     browser.post(&format!("{link}/launch"), &[("source", &app.source.to_string())]).await;
-    app.clock.advance(Duration::from_secs(59 * 60));
+    app.clock.advance(Duration::from_mins(59));
     let callback = browser.until("/api/auth/smart/callback").await;
     browser.get(&callback).await;
     assert_eq!(app.connection("amy-7").await["status"], "active");

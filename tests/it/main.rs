@@ -7,6 +7,7 @@ mod launch;
 mod population;
 mod pulls;
 mod sandbox;
+mod server;
 mod smart;
 mod support;
 mod troubles;

@@ -201,11 +201,11 @@ async fn every_trouble_has_three_texts_and_one_reference() {
         assert!(told.contains("Who acts"), "{faults}: {told}");
         assert_eq!(incident["code"], code, "{faults}: {told}");
         let log = logged();
-        let line = log
+        let written = log
             .lines()
             .find(|line| line.contains(&reference))
             .unwrap_or_else(|| panic!("{reference} in the log"));
-        assert!(line.contains(code), "{line}");
+        assert!(written.contains(code), "{written}");
         let connection = app.connection("amy-7").await;
         assert_eq!(
             (&connection["status"], &connection["failure_code"]),
@@ -263,7 +263,7 @@ async fn a_silent_hospital_costs_a_bounded_time() {
         let page = app.journey(&mut Browser::default(), &link).await;
         assert!(page.text.contains("not answering"), "{faults}: {}", page.text);
         assert_eq!(app.connection("amy-7").await["failure_code"], "source_unavailable", "{faults}");
-        app.clock.advance(std::time::Duration::from_secs(7200));
+        app.clock.advance(std::time::Duration::from_hours(2));
     }
 }
 
@@ -350,7 +350,7 @@ async fn unknown_finished_and_expired_links_say_so() {
     let unknown = Browser::default().get(&format!("{}/c/00000000000000000000000000000000", app.origin)).await;
     assert_eq!(unknown.status, 404);
     let (link, _) = app.session("amy-7").await;
-    app.clock.advance(std::time::Duration::from_secs(31 * 60));
+    app.clock.advance(std::time::Duration::from_mins(31));
     let expired = Browser::default().get(&link).await;
     assert!(expired.status == 410 && expired.text.contains("expired"), "{}", expired.text);
     let (link, _) = app.session("amy-7").await;

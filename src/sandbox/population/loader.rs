@@ -96,7 +96,7 @@ pub enum Reason {
     NotAResource,
     /// Neither an `id` nor a `urn:uuid:` URL to take one from.
     NoId,
-    /// The same type and id came before.
+    /// The same type and id came before in the same record.
     Repeated,
     /// A bundle entry without a resource.
     EmptyEntry,
@@ -283,7 +283,7 @@ impl Head {
 struct Reader {
     people: Vec<Person>,
     resources: Vec<Resource>,
-    seen: HashSet<(String, String)>,
+    seen: HashSet<(String, String, Option<String>)>,
     file: FileReport,
 }
 
@@ -356,10 +356,11 @@ impl Reader {
         let Some(id) = id.or(head.id.as_str()).filter(|id| !id.is_empty()).map(str::to_owned) else {
             return self.leave(place, Reason::NoId);
         };
-        if !self.seen.insert((resource_type.clone(), id.clone())) {
+        let patient_id = if resource_type == "Patient" { Some(id.clone()) } else { head.owner() };
+        // Files of different patients may use one id twice; each record keeps its own.
+        if !self.seen.insert((resource_type.clone(), id.clone(), patient_id.clone())) {
             return self.leave(place, Reason::Repeated);
         }
-        let patient_id = if resource_type == "Patient" { Some(id.clone()) } else { head.owner() };
         if resource_type == "Patient" {
             let display = head.display().unwrap_or_else(|| format!("Patient {id}"));
             self.people.push(person(self.people.len() + 1, id.clone(), display));

@@ -135,6 +135,12 @@ impl Population {
         self.resources.get(*position)
     }
 
+    /// The resource with this type and id in one patient's record, else the one that belongs to nobody or to another.
+    pub fn find_for(&self, patient_id: &str, resource_type: &str, id: &str) -> Option<&Resource> {
+        let own = self.of(patient_id, resource_type).iter().find(|resource| resource.id == id);
+        own.or_else(|| self.find(resource_type, id))
+    }
+
     /// The patients who can sign in, in the order of [`Population::people`].
     pub fn patient_ids(&self) -> impl Iterator<Item = &str> {
         self.people.iter().map(|person| person.patient_id.as_str())

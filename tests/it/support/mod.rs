@@ -270,7 +270,7 @@ impl TestApp {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("pulls end");
+        tokio::time::timeout(Duration::from_mins(1), wait).await.expect("pulls end");
     }
 
     /// All records of a patient, over all pages.
