@@ -67,12 +67,13 @@ const journeys = [
       await visit.see("hospital-consent", { plain: false });
       await visit.press("Allow");
       await visit.arrive("Connected to Sandbox Hospital");
-      await visit.says("The hospital knows you as");
       await visit.see("connected-arriving");
       await visit.records();
       await page.getByText(/All here: [\d,]+ records\./).waitFor();
       visit.check((await page.locator(".counts dd").count()) > 3, "there are no counts");
       visit.check(await page.locator("[data-manual]").isHidden(), "a finished page still offers to refresh");
+      await page.reload();
+      await visit.says("The hospital knows you as");
       const name = await page.locator(".panel-value").first().innerText();
       visit.check(name.trim().includes(" "), `the patient is called “${name}”`);
       await visit.see("connected", { dark: true });
@@ -186,11 +187,20 @@ const journeys = [
     },
   },
   {
-    name: "a hospital whose front door is a web page fails plainly",
+    name: "a hospital that answers with a web page is reached by its other description",
     fresh: true, // what was discovered once is remembered
     async walk(visit, demo) {
       const session = await demo.session();
       await demo.faults({ smart_configuration: "html" });
+      await connect(visit, session);
+    },
+  },
+  {
+    name: "a hospital that does not say where to sign in fails plainly",
+    fresh: true,
+    async walk(visit, demo) {
+      const session = await demo.session();
+      await demo.faults({ smart_configuration: "missing" });
       await visit.go(session.url);
       await visit.choose();
       await visit.see("leaving-unknown-host");
@@ -210,14 +220,35 @@ const journeys = [
       await page.reload();
       await visit.arrive("Connected to Sandbox Hospital");
       visit.check(visit.callbacks.length === 1, `${visit.callbacks.length} ways back`);
-      await visit.go(visit.callbacks[0]);
-      await visit.arrive("Connected to Sandbox Hospital");
-      visit.check(page.url() === result, "the way back, loaded again, does not lead to the result");
-      // Result, consent, sign-in, leaving: the hospital's page of a form cannot be shown again by going one back.
+      visit.check(page.url() === result, "the result, loaded again, is another page");
       await page.goto(session.url);
       await visit.page.getByText("Connected so far").waitFor();
       await visit.see("start-connected", { dark: true });
       await page.goBack();
+      await visit.arrive("Connected to Sandbox Hospital");
+      visit.accept(400);
+      await visit.go(visit.callbacks[0]);
+      await visit.arrive(/start again/i);
+      visit.check((await demo.exchanges()) === before + 1, "a code was exchanged twice");
+    },
+  },
+  {
+    name: "a way back loaded again before it was answered leads to the one result",
+    async walk(visit, demo) {
+      const session = await demo.session();
+      const before = await demo.exchanges();
+      await visit.go(session.url);
+      const back = await visit.agreeAndStay();
+      // The cookie as it was when the browser asked the first time.
+      const cookie = (await visit.context.cookies(demo.base)).map(({ name, value }) => `${name}=${value}`).join("; ");
+      const ask = async () => {
+        const answer = await fetch(back, { headers: { cookie }, redirect: "manual" });
+        return answer.headers.get("location");
+      };
+      const places = [...(await Promise.all([ask(), ask()])), await ask()];
+      visit.check(places[0]?.includes("/result/"), `the way back leads to ${places[0]}`);
+      visit.check(new Set(places).size === 1, `three times the way back leads to ${places.join(" and ")}`);
+      await visit.go(new URL(places[0], demo.base).href);
       await visit.arrive("Connected to Sandbox Hospital");
       visit.check((await demo.exchanges()) === before + 1, "a code was exchanged twice");
     },
@@ -259,11 +290,7 @@ const journeys = [
       const session = await demo.session();
       const before = await demo.exchanges();
       await visit.go(session.url);
-      await visit.page.route("**/api/auth/smart/callback**", (route) => route.abort());
-      const sent = visit.page.waitForRequest(/auth\/smart\/callback/);
-      visit.accepted.push("ERR_FAILED");
-      await visit.agree();
-      const stolen = (await sent).url();
+      const stolen = await visit.agreeAndStay();
       const other = await another();
       other.accept(400);
       await other.go(stolen);

@@ -110,6 +110,23 @@ export class Visit {
     await this.press("Allow");
   }
 
+  /** As `agree`, but the browser does not come back. Returns the address it was sent to. */
+  async agreeAndStay() {
+    await this.choose();
+    await this.leave();
+    await this.signIn();
+    let back;
+    await this.page.route("**/consent", async (route) => {
+      const answer = await route.fetch({ maxRedirects: 0 });
+      back = answer.headers().location;
+      await route.fulfill({ status: 204 });
+    });
+    const answered = this.page.waitForResponse(/\/consent$/);
+    await this.press("Allow");
+    await answered;
+    return back;
+  }
+
   /** Until the first reading of the records is over. */
   async records() {
     const finished = this.page.locator("[data-region][data-finished]");
