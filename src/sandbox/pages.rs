@@ -128,7 +128,11 @@ pub(super) fn consent(sandbox: &Sandbox, asked: &Asked, ticket: &str, username: 
             fieldset {
                 legend { "What to share" }
                 @for name in scope::types(&asked.scopes) {
-                    label.choice { input type="checkbox" name="type" value=(name) checked; (name) }
+                    label.choice {
+                        input type="checkbox" name="type" value=(name) checked;
+                        // What other hospitals' consent pages call it, and so what patients are told to look for.
+                        (name) @if name == "Patient" { " (Demographics)" }
+                    }
                 }
             }
             div.decision {

@@ -300,8 +300,8 @@ pub fn leaving_page(page: &LeavingPage) -> Markup {
                 input type="hidden" name="source" value=(page.source_id);
                 button.button.button-first type="submit" { (fill(words.leaving_button, &hospital)) }
             }
-            a.button.button-plain href=(look::below(&page.token_path, &[])) { (words.leaving_back) }
         }
+        div.actions { a.button.button-plain href=(look::below(&page.token_path, &[])) { (words.leaving_back) } }
     };
     shell(&page.branding, &title, &content)
 }
