@@ -16,6 +16,8 @@ export class Demo {
 
   constructor(child, facts) {
     this.child = child;
+    // However this program ends, the demo does not outlive it.
+    process.once("exit", () => child.kill());
     this.base = facts.base_url;
     this.key = facts.api_key;
     this.firstLink = facts.connect_url;

@@ -30,25 +30,26 @@ let failed = 0;
 
 /** The problems of one journey at one size. */
 async function problemsOf(journey, size) {
-  const demo = journey.fresh ? await Demo.start(program) : shared;
+  const problems = [];
   const visits = [];
+  let demo = shared;
   const open = async () => {
     const visit = await Visit.open(browser, demo, { size, script: journey.script ?? true, pictures });
     visits.push(visit);
     return visit;
   };
   try {
+    if (journey.fresh) demo = await Demo.start(program);
     const visit = await open();
     await journey.walk(visit, demo, open);
   } catch (error) {
-    const where = visits.at(-1)?.page.url();
-    visits.at(-1)?.problem(`${error.message} (at ${where})`);
+    problems.push(`${error.message} (at ${visits.at(-1)?.page.url()})`);
   } finally {
     await Promise.all(visits.map((visit) => visit.close()));
     if (demo === shared) await demo.noFaults();
     else await demo.stop();
   }
-  return visits.flatMap((visit) => visit.problems);
+  return [...problems, ...visits.flatMap((visit) => visit.problems)];
 }
 
 try {
