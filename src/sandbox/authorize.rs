@@ -78,7 +78,11 @@ impl Sandbox {
             if error == "page" {
                 return page("oauth2:grant:server-error", "switched").faulty();
             }
-            let urn = if error == "access_denied" { "oauth2:grant:denied-by-server" } else { "server-error" };
+            let urn = match error.as_str() {
+                "access_denied" => "oauth2:grant:denied-by-server",
+                "unauthorized_client" => "oauth2:grant:unauthorized-client-for-tenant",
+                _ => "server-error",
+            };
             return self
                 .refuse(&redirect_uri, form.one("state"), client_id, (error, urn), "switched")
                 .faulty();

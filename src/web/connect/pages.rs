@@ -305,8 +305,8 @@ pub fn leaving_page(page: &LeavingPage) -> Markup {
             }
         }
         div.actions {
-            a.button.button-plain href=(look::below(&page.token_path, &[])) { (words.leaving_back) }
         }
+        div.actions { a.button.button-plain href=(look::below(&page.token_path, &[])) { (words.leaving_back) } }
     };
     shell(&page.branding, &title, &content)
 }

@@ -94,11 +94,13 @@ fn connected(page: &ResultPage, arrival: &Arrival) -> Markup {
             h1 { (fill(words.connected, &[("hospital", &page.hospital)])) }
             p { (words.connected_close) }
         }
-        (arriving(page, arrival))
+        (whose(page, arrival))
+        // Above the records: what is about to be pressed must not move while they arrive.
         div.actions {
             (done_form(&page.token_path, &page.done_label, "button button-first"))
             (another(page, "button button-plain"))
         }
+        (arriving(page, arrival))
     }
 }
 
@@ -117,12 +119,13 @@ fn with_gaps(page: &ResultPage, arrival: &Arrival, missing: &[String]) -> Markup
                 p.small { (words.gaps_fix) }
             }
         }
+        (whose(page, arrival))
         div.actions {
             (again(page, "button button-first"))
             (done_form(&page.token_path, &page.done_label, "button button-quiet"))
+            (another(page, "button button-plain"))
         }
         (arriving(page, arrival))
-        div.actions { (another(page, "button button-plain")) }
     }
 }
 
@@ -180,10 +183,9 @@ fn failed(page: &ResultPage, text: &FailureText, reference: &str, more_info_url:
     }
 }
 
-/// Whose record it is, and how far its reading is.
-fn arriving(page: &ResultPage, arrival: &Arrival) -> Markup {
+/// Whose record it is, to be read before going on.
+fn whose(page: &ResultPage, arrival: &Arrival) -> Markup {
     let words = page.branding.words;
-    let poll = look::below(&page.token_path, &["progress", &arrival.connection_id]);
     html! {
         @if let Some(name) = &arrival.patient_name {
             section.panel {
@@ -194,6 +196,14 @@ fn arriving(page: &ResultPage, arrival: &Arrival) -> Markup {
                 p.small.muted { (fill(words.patient_wrong, &[("clinic", &page.branding.clinic)])) }
             }
         }
+    }
+}
+
+/// How far the reading of the records is.
+fn arriving(page: &ResultPage, arrival: &Arrival) -> Markup {
+    let words = page.branding.words;
+    let poll = look::below(&page.token_path, &["progress", &arrival.connection_id]);
+    html! {
         section.panel aria-labelledby="records" {
             div.panel-head {
                 h2 #records { (words.progress_title) }

@@ -249,8 +249,8 @@ fn trouble(trouble: Trouble) -> TroubleText {
         Trouble::OtherBrowser => (
             Some(WhoActs::You),
             "Please start again in one browser",
-            "The sign-in began in another browser or another window.",
-            "So that nobody can finish it in your place, it must end where it began. Nothing was shared.",
+            "This sign-in began in another browser, or it was used already.",
+            "So that nobody can use it in your place, it works once and ends where it began. Open your link again: what you have connected stays connected.",
         ),
         Trouble::HospitalSilent => (
             Some(WhoActs::HospitalIt),
