@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -223,7 +224,9 @@ impl App {
         };
         let drain = parts.config.limits.shutdown;
         server::serve(listeners, transport, limits, handler, &parts.shutdown, drain).await;
-        if !parts.shutdown.drained(drain).await {
+        // An exchange that is under way holds a patient's tokens: it may take its whole time.
+        let patience = drain.max(parts.config.outbound.timeout + Duration::from_secs(2));
+        if !parts.shutdown.drained(patience).await {
             tracing::warn!(
                 tasks = parts.shutdown.running(),
                 "stopped with background work unfinished; it goes on at the next start"

@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::app::{App, Parts};
 use crate::config::{AuthMethod, Environment, SmartVersion};
 use crate::crypto::Algorithm;
-use crate::directory::{NewEhrClient, NewSource, Source};
+use crate::directory::{NewEhrClient, NewSource, Source, reach_of};
 use crate::events::INCIDENTS;
 use crate::id::{ApiKeyId, Id as _, ReferenceCode, SourceId};
 use crate::secret::Secret;
@@ -329,10 +329,7 @@ async fn discover(
     base: &FhirBaseUrl,
     environment: Environment,
 ) -> Result<Json, Refused> {
-    let reach = match environment {
-        Environment::Live => crate::outbound::Reach::Public,
-        Environment::Sandbox => crate::outbound::Reach::Loopback,
-    };
+    let reach = reach_of(environment, base);
     let profile = VendorProfile::named(vendor).unwrap_or_else(VendorProfile::generic);
     let server = EhrServer { base: base.clone(), profile, overrides: Overrides::default(), reach };
     let found = parts.discoverer.discover_now(&server).await;

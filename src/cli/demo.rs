@@ -182,8 +182,8 @@ impl DataFolder {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
         let path = self.path.join(name);
-        std::fs::write(&path, bytes)
-            .map_err(|cause| Failure::Failed(format!("`{}` cannot be written: {cause}", path.display())))?;
+        let _ = std::fs::remove_file(&path);
+        init::write_new(&path, bytes, 0o600)?;
         Ok(path)
     }
 

@@ -69,7 +69,8 @@ pub fn make_folder(folder: &Path) -> Result<(), Failure> {
     })
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+/// Writes a file that was not there.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     let failed = |cause| Failure::Failed(format!("`{}` cannot be written: {cause}", path.display()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)

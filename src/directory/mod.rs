@@ -18,7 +18,7 @@ use crate::store::{Range, Reader, Store, StoreError};
 
 pub use ehr_clients::{EhrClient, NewEhrClient};
 pub use search::fold;
-pub use sources::{NewSource, Source};
+pub use sources::{NewSource, Source, reach_of};
 
 use ehr_clients::EHR_CLIENTS;
 use sources::SOURCES;
@@ -107,6 +107,9 @@ impl Directory {
         let client = self
             .client_named(&new.ehr_client)
             .ok_or_else(|| DirectoryError::NoEhrClient(new.ehr_client.clone()))?;
+        if client.environment != new.environment {
+            return Err(DirectoryError::OtherEnvironment(new.ehr_client));
+        }
         let source = Source::from_new(existing.id, existing.created_at, &client, new);
         if *existing == source { Ok(existing) } else { self.keep_source(source).await }
     }

@@ -80,12 +80,9 @@ impl Source {
         }
     }
 
-    /// How far calls to it may go.
+    /// How far calls to it, and to what it names, may go.
     pub fn reach(&self) -> Reach {
-        match self.environment {
-            Environment::Live => Reach::Public,
-            Environment::Sandbox => Reach::Loopback,
-        }
+        reach_of(self.environment, &self.base)
     }
 
     pub(super) fn from_new(id: SourceId, created_at: Timestamp, client: &EhrClient, new: NewSource) -> Self {
@@ -104,4 +101,11 @@ impl Source {
             created_at,
         }
     }
+}
+
+/// Loopback is for a sandbox source that is itself on this machine: a vendor's public sandbox must not be able to name an
+/// address of ours as its token endpoint.
+pub fn reach_of(environment: Environment, base: &FhirBaseUrl) -> Reach {
+    let loopback = matches!(base.host(), "localhost" | "127.0.0.1" | "[::1]");
+    if environment == Environment::Sandbox && loopback { Reach::Loopback } else { Reach::Public }
 }

@@ -12,12 +12,16 @@ use crate::id::{ConnectionId, EhrClientId, Id as _, PatientSessionId, SourceId};
 use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
 use crate::smart::launch::Exchanged;
 use crate::smart::scopes::ScopeSet;
-use crate::smart::{CallbackQuery, Departure, LaunchFailure, Launcher, Returned, StaleReturn};
+use crate::smart::{
+    CallbackQuery, Departure, EhrServer, LaunchFailure, Launcher, Registration, Returned, StaleReturn,
+};
 use crate::store::{Change, StoreError};
-use crate::workspaces::{PatientSession, SessionMode, sessions};
+use crate::workspaces::{PatientSession, SessionMode, Sessions, sessions};
 
 /// How long a browser that came twice waits for the outcome of the first time.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// A departure that fails again within this time is the same failure.
+const SAME_FAILURE: Duration = Duration::from_mins(1);
 
 /// A launch that has ended, well or not.
 #[derive(Debug, Clone)]
@@ -26,8 +30,6 @@ pub struct Landed {
     pub session: PatientSessionId,
     /// The outcome, kept as a connection.
     pub connection: ConnectionId,
-    /// The attempt's cookie, to be cleared; `None` when it was cleared before.
-    pub cookie: Option<String>,
 }
 
 /// What an outcome is about.
@@ -46,13 +48,14 @@ impl Grants {
         session: &PatientSession,
         source: SourceId,
     ) -> Result<Result<Departure, ConnectionId>, StoreError> {
-        let Some((server, registration)) = self.parties(source) else {
+        let ehr_client = self.0.directory.source(source).map(|source| source.ehr_client);
+        let parties = ehr_client.and_then(|client| Some((client, self.parties(source, client)?)));
+        let Some((ehr_client, (server, registration))) = parties else {
             let staff = "The source or its EHR client is no longer there. Who acts: you (the clinic).";
             let failure =
                 LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned());
             return Ok(Err(self.note_departure_failure(session, source, None, failure).await?));
         };
-        let (ehr_client, registration) = registration;
         let begun = self.0.launcher.begin(session.id, (source, &server), (ehr_client, &registration)).await;
         match begun {
             Ok(departure) => Ok(Ok(departure)),
@@ -68,38 +71,42 @@ impl Grants {
         query: CallbackQuery,
         cookies: &[(String, String)],
     ) -> Result<Landed, StaleReturn> {
-        let returned = match self.0.launcher.take_back(&query, cookies).await {
-            Err(StaleReturn::Repeated { session, connection }) => {
-                self.wait_until_finished(connection).await;
-                return Ok(Landed { session, connection, cookie: None });
-            }
-            other => other?,
-        };
+        let Some(key) = self.0.launcher.attempt_key(&query) else { return Err(StaleReturn::Unknown) };
         let (finished, waiting) = watch::channel(false);
-        lock(&self.0.finishing).insert(returned.connection, waiting);
+        let earlier = {
+            let mut finishing = lock(&self.0.finishing);
+            let earlier = finishing.get(&key).cloned();
+            if earlier.is_none() {
+                finishing.insert(key, waiting);
+            }
+            earlier
+        };
+        let first = earlier.is_none();
+        if let Some(mut earlier) = earlier {
+            // A second click, while the first is being finished: its outcome is this one's too.
+            let _ = tokio::time::timeout(PATIENCE, earlier.wait_for(|finished| *finished)).await;
+        }
         let (tell, told) = oneshot::channel();
-        let grants = self.clone();
-        // The exchange goes on when the browser does not wait for it: its tokens must not be lost half-way.
+        let (grants, cookies) = (self.clone(), cookies.to_vec());
+        // It goes on when the browser does not wait for it: neither the code nor its tokens may be lost half-way.
         self.0.shutdown.spawn(async move {
-            let slot = returned.connection;
-            let landed = grants.land(returned, query).await;
-            lock(&grants.0.finishing).remove(&slot);
+            let landed = match grants.0.launcher.take_back(&query, &cookies).await {
+                Ok(returned) => grants.land(returned, query).await.map_err(StaleReturn::from),
+                Err(StaleReturn::Repeated { session, connection }) => Ok(Landed { session, connection }),
+                Err(stale) => Err(stale),
+            };
+            if first {
+                lock(&grants.0.finishing).remove(&key);
+            }
             finished.send_replace(true);
             let _ = tell.send(landed);
         });
-        told.await.unwrap_or(Err(StoreError::Closed)).map_err(StaleReturn::from)
-    }
-
-    async fn wait_until_finished(&self, connection: ConnectionId) {
-        let waiting = lock(&self.0.finishing).get(&connection).cloned();
-        if let Some(mut waiting) = waiting {
-            let _ = tokio::time::timeout(PATIENCE, waiting.wait_for(|finished| *finished)).await;
-        }
+        told.await.unwrap_or(Err(StaleReturn::Store(StoreError::Closed)))
     }
 
     async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landed, StoreError> {
         let attempt = &returned.attempt;
-        let outcome = if let Some((server, (_, registration))) = self.parties(attempt.source) {
+        let outcome = if let Some((server, registration)) = self.parties(attempt.source, attempt.ehr_client) {
             self.0.launcher.finish(attempt, query, &server, &registration).await
         } else {
             let staff =
@@ -117,7 +124,7 @@ impl Grants {
             Ok(exchanged) => self.keep(&about, &returned, exchanged).await?,
             Err(failure) => self.keep_failure(&about, returned.connection, failure, Ends::Journey).await?,
         };
-        Ok(Landed { session: attempt.session, connection, cookie: Some(returned.cookie) })
+        Ok(Landed { session: attempt.session, connection })
     }
 
     /// Connection, grant, what the session notes of it and the wish for a pull: one transaction.
@@ -143,7 +150,7 @@ impl Grants {
         };
         let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
         let (id, attempt, ehr_patient) = (returned.connection, returned.attempt.clone(), exchanged.patient);
-        let launcher: Launcher = self.0.launcher.clone();
+        let (launcher, unwanted): (Launcher, Grant) = (self.0.launcher.clone(), grant.clone());
         let kept = self
             .0
             .store
@@ -191,11 +198,15 @@ impl Grants {
         match kept {
             Kept::As(connection) => {
                 self.forget(&[connection]);
-                self.0.wanted.send_modify(|count| *count = count.wrapping_add(1));
+                self.look_for_wishes();
                 Ok(connection)
             }
-            Kept::OtherPatient => self.keep_failure(about, id, other_patient(), Ends::Journey).await,
+            Kept::OtherPatient => {
+                self.give_back(source, ehr_client, unwanted);
+                self.keep_failure(about, id, other_patient(), Ends::Journey).await
+            }
             Kept::NoSession => {
+                self.give_back(source, ehr_client, unwanted);
                 let staff = "The patient was deleted while signing in; the access that came was not kept. \
                              Who acts: nobody.";
                 let failure =
@@ -213,10 +224,37 @@ impl Grants {
         failure: LaunchFailure,
     ) -> Result<ConnectionId, StoreError> {
         let now = self.0.clock.now();
+        if let Some(noted) = self.noted_just_now(session.id, source).await? {
+            return Ok(noted);
+        }
         let ehr_client = ehr_client.unwrap_or_else(|| EhrClientId::from_bytes([0; 16]));
         let about = About { session: session.id, source, ehr_client, requested: "", started_at: now };
         // Whoever looks at a link, a mail scanner too, must not end the journey because the hospital is down.
         self.keep_failure(&about, self.0.random.id(now), failure, Ends::Nothing).await
+    }
+
+    /// The same failure of a moment ago in this session: who looks at a link again and again adds nothing to the store.
+    async fn noted_just_now(
+        &self,
+        session: PatientSessionId,
+        source: SourceId,
+    ) -> Result<Option<ConnectionId>, StoreError> {
+        let since = self.0.clock.now().before(SAME_FAILURE);
+        self.0
+            .store
+            .read(move |view| {
+                for (connection, _) in Sessions::attempts(view, session)?.into_iter().rev().take(8) {
+                    let found = Connection::find(view, connection)?.filter(|found| found.source == source);
+                    let failure = found.and_then(|found| found.failure);
+                    if failure.is_some_and(|failure| {
+                        failure.code == FailureCode::SourceUnavailable && failure.at >= since
+                    }) {
+                        return Ok(Some(connection));
+                    }
+                }
+                Ok(None)
+            })
+            .await
     }
 
     /// A failed attempt is kept too: as a connection for the app, as an incident for staff, and as one line in the log.
@@ -329,13 +367,15 @@ fn other_patient() -> LaunchFailure {
 }
 
 impl Grants {
-    /// The two sides of a launch at a source: its server, and our registration there.
+    /// The two sides of a launch: the source's server, and the registration that is used there. Always the registration
+    /// the launch began with: another one's secret has no business at a token endpoint that was chosen before.
     pub(super) fn parties(
         &self,
         source: SourceId,
-    ) -> Option<(crate::smart::EhrServer, (EhrClientId, crate::smart::Registration))> {
+        ehr_client: EhrClientId,
+    ) -> Option<(EhrServer, Registration)> {
         let source = self.0.directory.source(source)?;
-        let client = self.0.directory.client(source.ehr_client)?;
-        Some((source.server(), (client.id, client.registration())))
+        let client = self.0.directory.client(ehr_client)?;
+        Some((source.server(), client.registration()))
     }
 }

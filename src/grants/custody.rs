@@ -1,17 +1,20 @@
 //! Access tokens for whoever needs one.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::grants::grant::{self, GRANTS, Grant};
 use crate::grants::{Connection, ConnectionStatus, Grants, lock};
-use crate::id::{ConnectionId, Id as _, PatientKey, SourceId};
+use crate::id::{ConnectionId, EhrClientId, Id as _, PatientKey, SourceId};
 use crate::outbound::Reach;
 use crate::smart::token_response::{AccessToken, RefreshToken};
 use crate::smart::vendors::VendorProfile;
 use crate::smart::{EhrPatientId, FhirBaseUrl, TokenFailure};
-use crate::store::{Reader as _, StoreError};
+use crate::store::{Reader, StoreError};
 
 /// Refresh this long before expiry at least: one slow answer and a clock off by half a minute.
 const LEAST_MARGIN: Duration = Duration::from_mins(1);
@@ -56,6 +59,26 @@ pub enum AccessError {
     Store(#[from] StoreError),
 }
 
+/// How long a token endpoint in trouble is left alone, the first time and at most.
+const FIRST_REST: Duration = Duration::from_secs(5);
+const LONGEST_REST: Duration = Duration::from_mins(1);
+
+/// Where the refreshes of one connection pass, one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    tries: AtomicU64,
+    failed: Mutex<Option<Failed>>,
+}
+
+/// The last try, when it failed for now.
+#[derive(Debug)]
+struct Failed {
+    error: AccessError,
+    times: u32,
+    not_before: Timestamp,
+}
+
 /// A token in memory.
 #[derive(Debug, Clone)]
 pub(super) struct Fresh {
@@ -92,37 +115,71 @@ impl Grants {
     }
 
     /// Invariant: at most one refresh of a connection is in flight. Everyone passes its gate, and looks again inside:
-    /// servers that rotate refresh tokens end the whole grant when an old one is used twice.
+    /// servers that rotate refresh tokens end the whole grant when an old one is used twice. Who waited while a refresh
+    /// failed is told of that failure, and a server in trouble is left alone for a while.
     async fn renewed(
         &self,
         connection: ConnectionId,
         rejected: Option<&AccessToken>,
     ) -> Result<Access, AccessError> {
         let gate = Arc::clone(lock(&self.0.gates).entry(connection).or_default());
-        let inside = gate.lock().await;
-        if let Some(access) = self.in_memory(connection, rejected) {
+        let began = gate.tries.load(Ordering::Acquire);
+        let (grants, rejected) = (self.clone(), rejected.cloned());
+        let (tell, told) = oneshot::channel();
+        // A refresh is not given up because its caller went away: the answer may hold a rotated token. So the task, not the
+        // caller, holds the gate.
+        self.0.shutdown.spawn(async move {
+            let turn = Arc::clone(&gate.turn).lock_owned().await;
+            let renewed = grants.renew_inside(connection, rejected, &gate, began).await;
+            drop(turn);
+            let _ = tell.send(renewed);
+            grants.leave(connection, &gate);
+        });
+        told.await.unwrap_or(Err(AccessError::Store(StoreError::Closed)))
+    }
+
+    async fn renew_inside(
+        &self,
+        connection: ConnectionId,
+        rejected: Option<AccessToken>,
+        gate: &Gate,
+        began: u64,
+    ) -> Result<Access, AccessError> {
+        if let Some(access) = self.in_memory(connection, rejected.as_ref()) {
             return Ok(access);
         }
-        let (grants, rejected) = (self.clone(), rejected.cloned());
-        let (tell, told) = tokio::sync::oneshot::channel();
-        // Like an exchange, a refresh is not given up because its caller went away: the answer may hold a rotated token.
-        self.0.shutdown.spawn(async move {
-            let _ = tell.send(grants.refresh(connection, rejected).await);
-        });
-        let renewed = told.await.unwrap_or(Err(AccessError::Store(StoreError::Closed)));
-        drop(inside);
-        renewed
+        let now = self.0.clock.now();
+        if let Some(last) = lock(&gate.failed).as_ref()
+            && (gate.tries.load(Ordering::Acquire) != began || now < last.not_before)
+        {
+            return Err(last.error.clone());
+        }
+        let outcome = self.refresh(connection, rejected).await;
+        gate.tries.fetch_add(1, Ordering::AcqRel);
+        let mut failed = lock(&gate.failed);
+        *failed = match &outcome {
+            Err(error @ AccessError::NotNow(_)) => {
+                let times = failed.as_ref().map_or(0, |last| last.times + 1);
+                let rest = (FIRST_REST * 2_u32.saturating_pow(times)).min(LONGEST_REST);
+                Some(Failed { error: error.clone(), times, not_before: self.0.clock.now().after(rest) })
+            }
+            _ => None,
+        };
+        outcome
+    }
+
+    /// Forgets a gate that nobody else waits at and that has nothing to remember.
+    fn leave(&self, connection: ConnectionId, gate: &Arc<Gate>) {
+        let mut gates = lock(&self.0.gates);
+        let unused = Arc::strong_count(gate) == 2 && lock(&gate.failed).is_none();
+        if unused {
+            gates.remove(&connection);
+        }
     }
 
     async fn refresh(&self, id: ConnectionId, rejected: Option<AccessToken>) -> Result<Access, AccessError> {
-        let (connection, stored) = self
-            .0
-            .store
-            .read(move |view| {
-                let connection = Connection::find(view, id)?;
-                Ok::<_, StoreError>((connection, view.get(GRANTS, &id.to_bytes())?))
-            })
-            .await?;
+        let generation = self.0.ended.load(Ordering::Acquire);
+        let (connection, stored) = self.0.store.read(move |view| read_both(view, id)).await?;
         let connection = connection.ok_or(AccessError::Missing)?;
         if connection.status != ConnectionStatus::Active {
             return Err(AccessError::NotActive(connection.status));
@@ -131,16 +188,16 @@ impl Grants {
         let now = self.0.clock.now();
         // A grant that is in the store but not in memory is the usual case after a restart.
         if rejected.as_ref() != Some(&grant.access_token) && now < good_until(&grant) {
-            return self.remember_as(&connection, &grant);
+            return self.remember_as(&connection, &grant, generation);
         }
         if rejected.is_some() && now.since(grant.received_at) < LEAST_BETWEEN.min(life(&grant)) {
             return Err(AccessError::Rejected);
         }
         let Some(refresh_token) = grant.refresh_token.clone() else {
-            self.end(connection, ConnectionStatus::Expired).await?;
-            return Err(AccessError::NotActive(ConnectionStatus::Expired));
+            return self.end(id, None, ConnectionStatus::Expired).await;
         };
-        let (server, (_, registration)) = self.parties(connection.source).ok_or(AccessError::Missing)?;
+        let (server, registration) =
+            self.parties(connection.source, connection.ehr_client).ok_or(AccessError::Missing)?;
         let answer =
             self.0.tokens.refresh(&grant.token_server, &registration, server.reach, &refresh_token).await;
         let tokens = match answer {
@@ -148,50 +205,92 @@ impl Grants {
             Err(failure) => {
                 tracing::warn!(connection = %id, cause = %failure, "refresh failed");
                 if is_final(&failure) {
-                    self.end(connection, ConnectionStatus::RefreshFailed).await?;
-                    return Err(AccessError::NotActive(ConnectionStatus::RefreshFailed));
+                    return self.end(id, Some(refresh_token), ConnectionStatus::RefreshFailed).await;
                 }
                 return Err(AccessError::NotNow(failure));
             }
         };
+        let other = tokens.patient.is_some() && tokens.patient != connection.ehr_patient;
         let received_at = self.0.clock.now();
         let renewed = Grant {
             access_token: tokens.access_token,
             received_at,
             expires_at: received_at.after(tokens.expires_in),
-            superseded: tokens.refresh_token.as_ref().map(|_| refresh_token),
+            superseded: tokens.refresh_token.as_ref().map(|_| refresh_token.clone()),
             // Present replaces, absent keeps.
             refresh_token: tokens.refresh_token.or(grant.refresh_token),
             token_server: grant.token_server,
         };
+        if other {
+            tracing::error!(connection = %id, "a refresh came back for another patient's record; the connection was ended");
+            self.give_back(connection.source, connection.ehr_client, renewed);
+            return self.end(id, Some(refresh_token), ConnectionStatus::RefreshFailed).await;
+        }
         let row = renewed.clone();
         // Invariant: the rotated refresh token is on disk before the access token that came with it is used.
-        self.0
+        let kept = self
+            .0
             .store
             .write(move |change| {
-                // The connection may have been ended while the EHR was asked; then the new tokens are dropped too.
-                let active =
-                    Connection::find(change, id)?.filter(|found| found.status == ConnectionStatus::Active);
-                if active.is_none() {
-                    return Err(AccessError::NotActive(ConnectionStatus::Disconnected));
+                // The connection may have been ended, or made anew, while the EHR was asked. Only the grant that was
+                // refreshed is replaced.
+                let (connection, stored) = read_both(change, id)?;
+                let active = connection.filter(|found| found.status == ConnectionStatus::Active);
+                let same = stored
+                    .as_ref()
+                    .is_some_and(|stored| stored.refresh_token.as_ref() == Some(&refresh_token));
+                match active {
+                    Some(_) if same => {
+                        grant::put(change, id, &row);
+                        Ok::<_, StoreError>(Replaced::Yes)
+                    }
+                    Some(connection) => Ok(Replaced::ByNewer(Box::new(connection), stored.map(Box::new))),
+                    None => Ok(Replaced::Ended),
                 }
-                grant::put(change, id, &row);
-                Ok(())
             })
             .await?;
-        self.remember_as(&connection, &renewed)
+        match kept {
+            Replaced::Yes => self.remember_as(&connection, &renewed, generation),
+            Replaced::ByNewer(connection, Some(newer)) => {
+                self.give_back(connection.source, connection.ehr_client, renewed);
+                self.remember_as(&connection, &newer, generation)
+            }
+            Replaced::ByNewer(_, None) | Replaced::Ended => {
+                self.give_back(connection.source, connection.ehr_client, renewed);
+                Err(AccessError::NotActive(ConnectionStatus::Disconnected))
+            }
+        }
     }
 
-    async fn end(&self, connection: Connection, status: ConnectionStatus) -> Result<(), StoreError> {
+    /// Ends a connection, if it still stands on the refresh token that was refused (or on none), and says so.
+    async fn end(
+        &self,
+        id: ConnectionId,
+        refused: Option<RefreshToken>,
+        status: ConnectionStatus,
+    ) -> Result<Access, AccessError> {
         let now = self.0.clock.now();
-        lock(&self.0.fresh).remove(&connection.id);
-        self.0
+        let found = self
+            .0
             .store
             .write(move |change| {
-                grant::end(change, &connection, status, now);
-                Ok::<_, StoreError>(())
+                let (connection, stored) = read_both(change, id)?;
+                let Some(connection) = connection else { return Ok(None) };
+                let same = stored.is_none_or(|stored| stored.refresh_token == refused);
+                if connection.status == ConnectionStatus::Active && same {
+                    grant::end(change, &connection, status, now);
+                    return Ok(Some(status));
+                }
+                Ok::<_, StoreError>(Some(connection.status))
             })
-            .await
+            .await?;
+        self.forget(&[id]);
+        match found {
+            None => Err(AccessError::Missing),
+            // Connected anew meanwhile: the next one who asks gets the new token.
+            Some(ConnectionStatus::Active) => Err(AccessError::Rejected),
+            Some(status) => Err(AccessError::NotActive(status)),
+        }
     }
 
     /// Ends a connection at the app's wish; says whether the patient had it. Tokens are wiped at once, and given back to
@@ -202,9 +301,10 @@ impl Grants {
             .0
             .store
             .write(move |change| {
-                let found = Connection::find(change, id)?.filter(|connection| connection.patient == patient);
-                let Some(connection) = found else { return Ok(None) };
-                let grant = change.get(GRANTS, &id.to_bytes())?;
+                let (connection, grant) = read_both(change, id)?;
+                let Some(connection) = connection.filter(|connection| connection.patient == patient) else {
+                    return Ok(None);
+                };
                 if connection.status != ConnectionStatus::Failed {
                     grant::end(change, &connection, ConnectionStatus::Disconnected, now);
                 }
@@ -212,17 +312,17 @@ impl Grants {
             })
             .await?;
         let Some((connection, grant)) = ended else { return Ok(false) };
-        lock(&self.0.fresh).remove(&id);
+        self.forget(&[id]);
         if let Some(grant) = grant {
-            self.give_back(connection.source, grant);
+            self.give_back(connection.source, connection.ehr_client, grant);
         }
         Ok(true)
     }
 
-    fn give_back(&self, source: SourceId, grant: Grant) {
-        let Some((server, (_, registration))) = self.parties(source) else { return };
-        let token: Option<RefreshToken> = grant.refresh_token.clone();
-        let Some(token) = token else { return };
+    /// Tells the hospital that a grant is not wanted any more, in the background, where it takes such word.
+    pub(super) fn give_back(&self, source: SourceId, ehr_client: EhrClientId, grant: Grant) {
+        let Some((server, registration)) = self.parties(source, ehr_client) else { return };
+        let Some(token) = grant.refresh_token else { return };
         let tokens = self.0.tokens.clone();
         self.0.shutdown.spawn(async move {
             match tokens.revoke(&grant.token_server, &registration, server.reach, &token).await {
@@ -233,15 +333,34 @@ impl Grants {
         });
     }
 
-    /// Forgets tokens in memory, after their connections were erased.
-    pub fn forget(&self, connections: &[ConnectionId]) {
+    /// Forgets erased connections in memory, and gives their grants back.
+    pub fn erased(&self, erased: Vec<(Connection, Option<Grant>)>) {
+        let ids: Vec<ConnectionId> = erased.iter().map(|(connection, _)| connection.id).collect();
+        self.forget(&ids);
+        for (connection, grant) in erased {
+            if let Some(grant) = grant {
+                self.give_back(connection.source, connection.ehr_client, grant);
+            }
+        }
+    }
+
+    /// Forgets tokens in memory. A refresh that is under way will not put its token back.
+    pub(super) fn forget(&self, connections: &[ConnectionId]) {
         let mut fresh = lock(&self.0.fresh);
+        self.0.ended.fetch_add(1, Ordering::AcqRel);
         for connection in connections {
             fresh.remove(connection);
         }
     }
 
-    fn remember_as(&self, connection: &Connection, grant: &Grant) -> Result<Access, AccessError> {
+    /// An access for a grant, kept in memory unless some connection was ended since `generation` was read: then the next
+    /// caller looks into the store first.
+    fn remember_as(
+        &self,
+        connection: &Connection,
+        grant: &Grant,
+        generation: u64,
+    ) -> Result<Access, AccessError> {
         let source = self.0.directory.source(connection.source).ok_or(AccessError::Missing)?;
         let server = source.server();
         let access = Access {
@@ -252,17 +371,31 @@ impl Grants {
             ehr_patient: connection.ehr_patient.clone().ok_or(AccessError::Missing)?,
             source: connection.source,
         };
-        let fresh = Fresh { access: access.clone(), good_until: good_until(grant) };
         let mut known = lock(&self.0.fresh);
         if known.len() >= MOST_IN_MEMORY {
             let now = self.0.clock.now();
             known.retain(|_, token| now < token.good_until);
         }
-        if known.len() < MOST_IN_MEMORY {
-            known.insert(connection.id, fresh);
+        if known.len() < MOST_IN_MEMORY && self.0.ended.load(Ordering::Acquire) == generation {
+            known.insert(connection.id, Fresh { access: access.clone(), good_until: good_until(grant) });
         }
         Ok(access)
     }
+}
+
+/// What became of a refreshed grant.
+enum Replaced {
+    Yes,
+    /// The patient connected anew meanwhile; that grant stands.
+    ByNewer(Box<Connection>, Option<Box<Grant>>),
+    Ended,
+}
+
+fn read_both(
+    reader: &impl Reader,
+    id: ConnectionId,
+) -> Result<(Option<Connection>, Option<Grant>), StoreError> {
+    Ok((Connection::find(reader, id)?, reader.get(GRANTS, &id.to_bytes())?))
 }
 
 /// Tokens in memory at most: 100,000 of 1 KB are 100 MB, and a box that busy has them.

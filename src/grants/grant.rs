@@ -8,7 +8,7 @@ use crate::grants::{Connection, ConnectionStatus};
 use crate::id::{ConnectionId, Id as _, PatientKey};
 use crate::smart::server::TokenServer;
 use crate::smart::token_response::{AccessToken, RefreshToken};
-use crate::store::{Change, StoreError, Table, json_value};
+use crate::store::{Change, Reader as _, StoreError, Table, json_value};
 
 /// Grants by connection id.
 pub(super) const GRANTS: Table<Grant> = Table::new("grants.v1");
@@ -58,13 +58,19 @@ pub(super) fn end(
     Connection { status, updated_at: now, ..connection.clone() }.put(change);
 }
 
-/// Removes a patient's connections and grants, as part of the patient's erasure.
-pub fn remove_in(change: &mut Change<'_>, patient: PatientKey) -> Result<Vec<ConnectionId>, StoreError> {
-    let connections = Connection::of_patient(change, patient)?;
-    for connection in &connections {
+/// Removes a patient's connections and grants, as part of the patient's erasure; what was removed, so that the hospitals
+/// can be told.
+pub fn remove_in(
+    change: &mut Change<'_>,
+    patient: PatientKey,
+) -> Result<Vec<(Connection, Option<Grant>)>, StoreError> {
+    let mut removed = Vec::new();
+    for connection in Connection::of_patient(change, patient)? {
+        let grant = change.get(GRANTS, &connection.id.to_bytes())?;
         change.remove(GRANTS, &connection.id.to_bytes());
         change.remove(PULLS_WANTED, &connection.id.to_bytes());
         connection.remove(change);
+        removed.push((connection, grant));
     }
-    Ok(connections.into_iter().map(|connection| connection.id).collect())
+    Ok(removed)
 }

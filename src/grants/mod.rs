@@ -7,6 +7,7 @@ mod custody;
 mod grant;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,9 +24,9 @@ use crate::store::{Store, StoreError};
 pub use arrivals::Landed;
 pub use connections::{Connection, ConnectionStatus, FailureNote};
 pub use custody::{Access, AccessError};
-pub use grant::{PULLS_WANTED, PullWanted, remove_in};
+pub use grant::{Grant, PULLS_WANTED, PullWanted, remove_in};
 
-use custody::Fresh;
+use custody::{Fresh, Gate};
 
 /// Connections and their grants. Clones share them.
 #[derive(Clone)]
@@ -42,9 +43,11 @@ struct Inner {
     /// Access tokens in use, so that the common case needs neither the store nor a key.
     fresh: Mutex<HashMap<ConnectionId, Fresh>>,
     /// One gate a connection: at most one refresh of it is in flight.
-    gates: Mutex<HashMap<ConnectionId, Arc<tokio::sync::Mutex<()>>>>,
-    /// Launches that are being finished, for a browser that comes twice.
-    finishing: Mutex<HashMap<ConnectionId, watch::Receiver<bool>>>,
+    gates: Mutex<HashMap<ConnectionId, Arc<Gate>>>,
+    /// Counts ended connections, so that a token that comes late is not kept in memory.
+    ended: AtomicU64,
+    /// Launches that are being finished, by attempt, for a browser that comes twice.
+    finishing: Mutex<HashMap<[u8; 16], watch::Receiver<bool>>>,
     /// Tells the puller that a connection wants one.
     wanted: watch::Sender<u64>,
 }
@@ -76,6 +79,7 @@ impl Grants {
             shutdown,
             fresh: Mutex::default(),
             gates: Mutex::default(),
+            ended: AtomicU64::new(0),
             finishing: Mutex::default(),
             wanted: watch::Sender::new(0),
         }))
@@ -99,6 +103,11 @@ impl Grants {
         let host =
             found.ok().and_then(|found| found.authorization_endpoint.url().host_str().map(str::to_owned));
         host.unwrap_or_else(|| server.base.host().to_owned())
+    }
+
+    /// Has the puller look at the list of wishes again.
+    pub fn look_for_wishes(&self) {
+        self.0.wanted.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Changes each time a connection wants its records pulled.

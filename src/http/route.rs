@@ -102,6 +102,8 @@ pub enum Miss {
 }
 
 const READ: &[Method] = &[Method::GET, Method::HEAD];
+/// A HEAD would use an attempt up.
+const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const COLLECTION: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 const OBJECT: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
@@ -125,7 +127,7 @@ impl Route {
             ["health"] => (READ, Self::Health),
             ["assets", name] => (READ, Self::Asset((*name).to_owned())),
             ["api", "auth", ".well-known", "jwks"] | [".well-known", "jwks.json"] => (READ, Self::Jwks),
-            ["api", "auth", "smart", "callback"] => (READ, Self::Callback),
+            ["api", "auth", "smart", "callback"] => (GET, Self::Callback),
             ["c", token, page @ ..] => {
                 let (allowed, page) = ConnectPage::parse(page)?;
                 (allowed, Self::Connect(SessionToken::new(*token), page))

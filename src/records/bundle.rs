@@ -14,6 +14,8 @@ pub struct Incoming {
     pub json: Box<RawValue>,
     /// It came along with a match (`search.mode` = `include`), and is not counted as one.
     pub companion: bool,
+    /// Whose record it says it belongs to: the id of the Patient that `subject`, `patient` or `beneficiary` names.
+    pub owner: Option<String>,
 }
 
 /// One page of a search.
@@ -98,6 +100,7 @@ pub fn read_page(body: &[u8]) -> Result<SearchPage, NotFhir> {
                 id,
                 json: resource.to_owned(),
                 companion: mode.as_deref() == Some("include"),
+                owner: read_owner(resource),
             }),
             None => page.unreadable += 1,
         }
@@ -112,7 +115,8 @@ pub fn read_resource(body: &[u8], wanted: &str) -> Result<Incoming, NotFhir> {
     let json: &RawValue = serde_json::from_slice(body).map_err(|_| NotFhir::NotJson)?;
     match read_head(json) {
         Some((resource_type, id)) if resource_type == wanted => {
-            Ok(Incoming { resource_type, id, json: json.to_owned(), companion: false })
+            let owner = Some(id.clone()).filter(|_| resource_type == "Patient").or_else(|| read_owner(json));
+            Ok(Incoming { resource_type, id, json: json.to_owned(), companion: false, owner })
         }
         _ => Err(NotFhir::OtherResource),
     }
@@ -126,6 +130,37 @@ fn read_head(resource: &RawValue) -> Option<(String, String)> {
         (_, id) => id.filter(|id| !id.is_empty() && id.len() <= 256)?,
     };
     Some((resource_type, id))
+}
+
+/// The Patient that a resource names as its own, when it names one of this server. A Patient is its own.
+fn read_owner(resource: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Names<'n> {
+        #[serde(rename = "resourceType")]
+        resource_type: Option<String>,
+        id: Option<String>,
+        #[serde(borrow)]
+        subject: Option<&'n RawValue>,
+        #[serde(borrow)]
+        patient: Option<&'n RawValue>,
+        #[serde(borrow)]
+        beneficiary: Option<&'n RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Reference {
+        reference: Option<String>,
+    }
+    let names: Names<'_> = serde_json::from_str(resource.get()).ok()?;
+    if names.resource_type.as_deref() == Some("Patient") {
+        return names.id;
+    }
+    let mut references = [names.subject, names.patient, names.beneficiary].into_iter().flatten();
+    references.find_map(|value| {
+        let reference = serde_json::from_str::<Reference>(value.get()).ok()?.reference?;
+        let path = reference.split(['?', '#']).next()?.split("/_history").next()?.to_owned();
+        let (rest, id) = path.rsplit_once('/')?;
+        (rest == "Patient" || rest.ends_with("/Patient")).then(|| id.to_owned())
+    })
 }
 
 fn is_name(text: &str, most: usize) -> bool {

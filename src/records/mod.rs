@@ -53,13 +53,15 @@ impl Records {
             .write(move |change| {
                 let connections = grants::remove_in(change, key)?;
                 stored::erase(change, key)?;
-                pulls::remove(change, &connections)?;
+                for (connection, _) in &connections {
+                    pulls::remove(change, connection.id)?;
+                }
                 Sessions::remove_all(change, &patient)?;
                 Patients::remove(change, &patient);
                 Ok::<_, StoreError>(connections)
             })
             .await?;
-        self.grants.forget(&erased);
+        self.grants.erased(erased);
         Ok(())
     }
 

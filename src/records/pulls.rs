@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Timestamp};
-use crate::crypto::Random;
+use crate::crypto::{Random, sha256};
 use crate::grants::{Connection, ConnectionStatus, Grants, PULLS_WANTED};
 use crate::id::{ConnectionId, Id as _, PatientKey, PullId, SourceId};
 use crate::outbound::Outbound;
@@ -20,13 +20,15 @@ use crate::records::stored;
 use crate::shutdown::Shutdown;
 use crate::smart::RESOURCE_TYPES;
 use crate::smart::scopes::{ResourceScope, ScopeSet};
-use crate::store::{Range, Reader as _, Store, StoreError, Table, json_value};
+use crate::store::{Change, Range, Reader as _, Store, StoreError, Table, json_value};
 
 /// Pulls under connection and pull id.
 const PULLS: Table<Pull> = Table::new("pulls.v1");
 
 /// The longest chain of pages followed for one search: a loop that changes its address each time ends here.
 const MOST_PAGES: usize = 10_000;
+/// A page link longer than this is a mistake or an attack.
+const LONGEST_LINK: usize = 8 * 1024;
 /// Wishes looked at in one go.
 const WISHES: usize = 1_000;
 
@@ -218,14 +220,14 @@ impl Pulls {
             }
             let connection = self.0.store.read(move |view| Connection::find(view, id)).await?;
             match connection.filter(|connection| connection.status == ConnectionStatus::Active) {
-                Some(connection) => self.spawn(connection),
+                Some(connection) => self.begin(connection),
                 None => self.no_longer_wanted(id).await?,
             }
         }
         Ok(())
     }
 
-    fn spawn(&self, connection: Connection) {
+    fn begin(&self, connection: Connection) {
         let now = self.0.clock.now();
         let granted = ScopeSet::parse(&connection.scopes.join(" "));
         let types = RESOURCE_TYPES.iter().map(|name| TypeReport {
@@ -246,18 +248,18 @@ impl Pulls {
             stored: 0,
             types: types.collect(),
         };
-        let run = Run { pulls: self.clone(), connection, pull: Arc::new(Mutex::new(pull)) };
-        self.running().insert(run.connection.id, Arc::clone(&run.pull));
+        let pull = Arc::new(Mutex::new(pull));
+        let id = connection.id;
+        self.running().insert(id, Arc::clone(&pull));
+        let run =
+            Run { pulls: self.clone(), connection, pull, _running: Running { pulls: self.clone(), id } };
         let shutdown = self.0.shutdown.clone();
         self.0.shutdown.spawn(async move {
-            let id = run.connection.id;
-            let pulls = run.pulls.clone();
             tokio::select! {
                 // A stopped pull stays wanted, and is begun again at the next start.
                 () = shutdown.triggered() => {}
                 () = run.to_the_end() => {}
             }
-            pulls.running().remove(&id);
         });
     }
 
@@ -297,15 +299,9 @@ impl Pulls {
     }
 }
 
-/// Removes the pulls of connections, as part of their patient's erasure.
-pub(super) fn remove(
-    change: &mut crate::store::Change<'_>,
-    connections: &[ConnectionId],
-) -> Result<(), StoreError> {
-    for connection in connections {
-        change.remove_all(PULLS, &connection.to_bytes())?;
-    }
-    Ok(())
+/// Removes the pulls of a connection, as part of its patient's erasure.
+pub(super) fn remove(change: &mut Change<'_>, connection: ConnectionId) -> Result<(), StoreError> {
+    change.remove_all(PULLS, &connection.to_bytes()).map(drop)
 }
 
 /// Whether the granted scopes let a type be read at all.
@@ -324,6 +320,21 @@ struct Run {
     pulls: Pulls,
     connection: Connection,
     pull: Arc<Mutex<Pull>>,
+    _running: Running,
+}
+
+/// A pull's place in the list of running ones; it is free again however the pull ends, and the list of wishes is looked
+/// at once more, because another may have been made meanwhile.
+struct Running {
+    pulls: Pulls,
+    id: ConnectionId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.pulls.running().remove(&self.id);
+        self.pulls.0.grants.look_for_wishes();
+    }
 }
 
 /// What stops a whole pull; everything else stops one type.
@@ -363,7 +374,7 @@ impl Run {
         });
         let pull = copy(&self.pull);
         tracing::info!(connection = %pull.connection, state = ?pull.state, stored = pull.stored, "pull ended");
-        let id = self.connection.id;
+        let (id, begun) = (self.connection.id, pull.started_at);
         let written = self
             .pulls
             .0
@@ -373,7 +384,10 @@ impl Run {
                 if Connection::find(change, id)?.is_some() {
                     change.put(PULLS, &[id.to_bytes(), pull.id.to_bytes()].concat(), &pull);
                 }
-                change.remove(PULLS_WANTED, &id.to_bytes());
+                // A wish of after the beginning is another pull's: the patient has shared more meanwhile.
+                if change.get(PULLS_WANTED, &id.to_bytes())?.is_some_and(|wish| wish.since <= begun) {
+                    change.remove(PULLS_WANTED, &id.to_bytes());
+                }
                 Ok::<_, StoreError>(())
             })
             .await;
@@ -417,6 +431,13 @@ impl Run {
         };
         let count = seen.ids.len();
         let (state, note) = match failure {
+            None if seen.strange > 0 => {
+                tracing::error!(connection = %self.connection.id, resource_type, entries = seen.strange, "a server sent another patient's records; they were not kept");
+                (
+                    TypeState::Partial,
+                    Some(format!("{} entries belong to another patient; they were not kept", seen.strange)),
+                )
+            }
             None if seen.withheld + seen.unreadable > 0 => (TypeState::Partial, None),
             None => (TypeState::Ok, None),
             Some((_, note)) if count > 0 => (TypeState::Partial, Some(note)),
@@ -449,11 +470,15 @@ impl Run {
             Err(failure) => return Ok(Some(describe(&failure))),
         };
         match read_resource(&body, resource_type) {
-            Ok(resource) => {
+            Ok(resource) if resource.id == id => {
                 seen.add(&resource);
                 self.keep(vec![resource]).await?;
                 Ok(None)
             }
+            // Whatever else this server sends cannot be trusted to be about the right person.
+            Ok(_) => Err(Stop::Access(
+                "the server answered with another patient's record; nothing of it was kept".to_owned(),
+            )),
             Err(cause) => Ok(Some((TypeState::Failed, cause.to_string()))),
         }
     }
@@ -494,7 +519,7 @@ impl Run {
         seen: &mut Seen,
     ) -> Result<Option<FetchFailure>, Stop> {
         let mut next = Where::Below(format!("{resource_type}?{}", fill(query, self.ehr_patient())));
-        let mut visited = HashSet::new();
+        let mut visited: HashSet<[u8; 32]> = HashSet::new();
         for _ in 0..MOST_PAGES {
             let body = match self.fetch(next).await? {
                 Ok(body) => body,
@@ -506,14 +531,19 @@ impl Run {
             };
             seen.withheld += page.withheld;
             seen.unreadable += page.unreadable;
-            let wanted = page.resources.into_iter().filter(|resource| is_ours(resource, resource_type));
-            let resources: Vec<Incoming> = wanted.collect();
+            // One patient's record never lands on another's, whatever the server took our query for.
+            let (resources, strange): (Vec<Incoming>, Vec<Incoming>) =
+                page.resources.into_iter().partition(|resource| self.is_ours(resource, resource_type));
+            seen.strange += strange.iter().filter(|resource| self.is_strangers(resource)).count();
             for resource in resources.iter().filter(|resource| !resource.companion) {
                 seen.add(resource);
             }
             self.keep(resources).await?;
             let Some(link) = page.next else { return Ok(None) };
-            if !visited.insert(link.clone()) {
+            if link.len() > LONGEST_LINK {
+                return Ok(Some(FetchFailure::Content("the server's page link is too long".to_owned())));
+            }
+            if !visited.insert(sha256(link.as_bytes())) {
                 return Ok(Some(FetchFailure::Content("the server's pages lead in a circle".to_owned())));
             }
             next = Where::Link(link);
@@ -554,6 +584,15 @@ impl Run {
         Ok(())
     }
 
+    /// Matches are of the type asked for, companions may be of any; neither names another patient as its own.
+    fn is_ours(&self, resource: &Incoming, wanted: &str) -> bool {
+        (resource.companion || resource.resource_type == wanted) && !self.is_strangers(resource)
+    }
+
+    fn is_strangers(&self, resource: &Incoming) -> bool {
+        resource.owner.as_deref().is_some_and(|owner| owner != self.ehr_patient())
+    }
+
     fn ehr_patient(&self) -> &str {
         self.connection.ehr_patient.as_ref().map_or("", crate::smart::EhrPatientId::as_str)
     }
@@ -575,17 +614,14 @@ struct Seen {
     ids: HashSet<String>,
     withheld: usize,
     unreadable: usize,
+    /// Entries about another patient, which were not kept.
+    strange: usize,
 }
 
 impl Seen {
     fn add(&mut self, resource: &Incoming) {
         self.ids.insert(resource.id.clone());
     }
-}
-
-/// Matches are of the type asked for; companions may be of any.
-fn is_ours(resource: &Incoming, wanted: &str) -> bool {
-    resource.companion || resource.resource_type == wanted
 }
 
 fn describe(failure: &FetchFailure) -> (TypeState, String) {

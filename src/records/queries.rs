@@ -12,14 +12,20 @@ use crate::id::{ConnectionId, Id as _, PatientKey, SourceId};
 use crate::records::Records;
 use crate::records::stored::{RECORD_ORDER, RECORDS, order_key, position_of, raw};
 use crate::records::text::with_patient_id;
-use crate::store::{Range, Reader, StoreError, Table, View, json_value};
+use crate::store::{Change, Range, Reader, StoreError, Table, Value as _, View, json_value};
 use crate::workspaces::Patient;
 
 /// Cursors by their own nine bytes: the contract's cursors have twelve characters, too few to carry a position.
 const CURSORS: Table<CursorRow> = Table::new("record_cursors.v1");
+/// The same by the time they end, so that old ones can be cleared away.
+const CURSORS_BY_TIME: Table<()> = Table::new("record_cursors_by_time.v1");
 /// How long a cursor is good, and a day more so that a repeated one need not be written again each time.
 const CURSOR_LIFE: Duration = Duration::from_hours(168);
 const CURSOR_SPARE: Duration = Duration::from_hours(24);
+/// A page ends early when its records come to this many bytes: charts hold scanned documents.
+const MOST_PAGE_BYTES: usize = 8 << 20;
+/// Old cursors that are cleared away with each new one.
+const CLEARED: usize = 8;
 /// The most order entries looked at for one page of a filtered list.
 const MOST_LOOKED_AT: usize = 200_000;
 
@@ -144,6 +150,8 @@ impl Records {
             let row = CursorRow { patient, filter: filter.to_owned(), position, expires_at };
             self.store
                 .write(move |change| {
+                    clear_old(change, now)?;
+                    change.put(CURSORS_BY_TIME, &time_key(row.expires_at, &id), &());
                     change.put(CURSORS, &id, &row);
                     Ok::<_, StoreError>(())
                 })
@@ -151,6 +159,29 @@ impl Records {
         }
         Ok(base64url(&id))
     }
+}
+
+/// Clears a few cursors that have ended, so that the table does not grow for ever. One that was renewed meanwhile stays.
+fn clear_old(change: &mut Change<'_>, now: Timestamp) -> Result<(), StoreError> {
+    for key in change.keys(CURSORS_BY_TIME, &Range::of(b"").limit(CLEARED))? {
+        let Some((time, id)) = key.split_at_checked(8) else { continue };
+        if <[u8; 8]>::decode(time).map_or(0, u64::from_be_bytes) >= millis(now) {
+            break;
+        }
+        if change.get(CURSORS, id)?.is_some_and(|row| row.expires_at < now) {
+            change.remove(CURSORS, id);
+        }
+        change.remove(CURSORS_BY_TIME, &key);
+    }
+    Ok(())
+}
+
+fn millis(at: Timestamp) -> u64 {
+    u64::try_from(at.millis()).unwrap_or(0)
+}
+
+fn time_key(at: Timestamp, id: &[u8; 9]) -> Vec<u8> {
+    [&millis(at).to_be_bytes()[..], id].concat()
 }
 
 fn read_page(
@@ -189,20 +220,30 @@ fn read_page(
         }
         Ok(true)
     })?;
-    if backwards {
-        hits.reverse();
-    }
-    let (first, last) = (hits.first().map(|hit| hit.0), hits.last().map(|hit| hit.0));
     let mut sources = Sources::default();
     let mut records = Vec::with_capacity(hits.len());
-    for (_, key) in hits {
-        let Some(record) = view.get(RECORDS, &key)? else { continue };
-        let source = sources.of(view, &key)?;
+    let mut bytes = 0;
+    let mut read = 0;
+    for (_, key) in &hits {
+        if bytes > MOST_PAGE_BYTES {
+            more = true;
+            break;
+        }
+        read += 1;
+        let Some(record) = view.get(RECORDS, key)? else { continue };
+        bytes += record.json.len();
+        let source = sources.of(view, key)?;
         let is_patient = record.resource_type == "Patient";
         let Some(text) = raw(record.json) else { return Err(StoreError::Damaged("records.v1").into()) };
         let resource = if is_patient { with_patient_id(&text, patient_id).unwrap_or(text) } else { text };
         records.push(PageRecord { source, resource });
     }
+    hits.truncate(read);
+    if backwards {
+        hits.reverse();
+        records.reverse();
+    }
+    let (first, last) = (hits.first().map(|hit| hit.0), hits.last().map(|hit| hit.0));
     Ok(Found {
         records,
         first,

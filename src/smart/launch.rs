@@ -31,6 +31,8 @@ const ATTEMPT: Table<LaunchAttempt> = Table::new("launch_attempt.cookie");
 const USED: Table<UsedAttempt> = Table::new("used_attempts.v1");
 /// The same by time, so that old ones can be cleared away.
 const USED_BY_TIME: Table<()> = Table::new("used_attempts_by_time.v1");
+/// Browsers drop a cookie of more than 4 KiB, name and attributes included, without a word.
+const MOST_COOKIE: usize = 3_800;
 /// Cookies of attempts begin with this, after the prefix that a secure origin adds.
 pub const ATTEMPT_COOKIE: &str = "cg_launch_";
 
@@ -94,8 +96,6 @@ pub struct Returned {
     pub attempt: LaunchAttempt,
     /// The id under which its outcome will be found.
     pub connection: ConnectionId,
-    /// The cookie, to be cleared.
-    pub cookie: String,
 }
 
 /// A browser that came back without a usable attempt. Nothing was sent anywhere.
@@ -242,8 +242,21 @@ impl Launcher {
         }
         let place = self.place(&attempt.state);
         let sealed = self.store.vault().seal(ATTEMPT, &place, &attempt);
+        let value = base64url(sealed.as_bytes());
+        if value.len() > MOST_COOKIE {
+            return Err(setup_failure(
+                "The launch attempt is too large for a cookie: the source's addresses or its list of scopes are unusually \
+                 long. Who acts: you (the clinic): list fewer scopes in the EHR client's `scopes`."
+                    .to_owned(),
+            ));
+        }
         let name = format!("{ATTEMPT_COOKIE}{:x}_{}", attempt.started_at.seconds(), self.random.hex::<4>());
-        Ok(Departure { location: location.into(), cookie: (name, base64url(sealed.as_bytes())) })
+        Ok(Departure { location: location.into(), cookie: (name, value) })
+    }
+
+    /// What names the attempt of a callback, before it is known whether there is one.
+    pub fn attempt_key(&self, query: &CallbackQuery) -> Option<[u8; 16]> {
+        query.state.as_ref().map(|state| self.place(state))
     }
 
     /// Finds the attempt that a callback belongs to among the browser's cookies, and uses it up, durably, before anything
@@ -256,11 +269,10 @@ impl Launcher {
         let state = query.state.as_ref().ok_or(StaleReturn::Unknown)?;
         let place = self.place(state);
         // The state is part of what seals a cookie, so only the cookie of this very attempt opens.
-        let opened = cookies.iter().find_map(|(name, value)| {
-            let attempt = self.store.vault().open_detached(ATTEMPT, &place, &from_base64url(value)?).ok()?;
-            Some((name.clone(), attempt))
+        let opened = cookies.iter().find_map(|(_, value)| {
+            self.store.vault().open_detached(ATTEMPT, &place, &from_base64url(value)?).ok()
         });
-        let (cookie, attempt) = opened.ok_or(StaleReturn::Unknown)?;
+        let attempt = opened.ok_or(StaleReturn::Unknown)?;
         let now = self.clock.now();
         if now.since(attempt.started_at) > self.attempt_lifetime {
             return Err(StaleReturn::TooOld(attempt.session));
@@ -282,7 +294,7 @@ impl Launcher {
                 Ok(used.connection)
             })
             .await?;
-        Ok(Returned { attempt, connection, cookie })
+        Ok(Returned { attempt, connection })
     }
 
     /// Notes under which connection an attempt's outcome is kept, when it is not the one foreseen, as part of that write.
@@ -318,6 +330,10 @@ impl Launcher {
             let staff = "The hospital's answer had neither a code nor an error. Who acts: hospital IT.";
             LaunchFailure::ours(FailureCode::OauthCallbackFailed, WhoActs::HospitalIt, staff.to_owned())
         })?;
+        // The keys before the tokens: what comes with the tokens should be on disk a moment later.
+        if let Some(uri) = &attempt.jwks_uri {
+            let _ = self.discoverer.keys(server, uri, false).await;
+        }
         let exchanged = self.tokens.exchange(
             &attempt.token_server,
             registration,

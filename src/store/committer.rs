@@ -106,7 +106,8 @@ fn run(database: &Database, vault: &Vault, mut jobs: mpsc::Receiver<Job>, state:
             }
         }
         let mut answers = Vec::with_capacity(batch.len());
-        let outcome = commit(database, vault, batch, &mut answers, state);
+        let outcome = catch_unwind(AssertUnwindSafe(|| commit(database, vault, batch, &mut answers, state)))
+            .unwrap_or_else(|_| Err(StoreError::Storage("a commit panicked".to_owned())));
         if let Err(error) = &outcome {
             state.failed.store(true, Ordering::Release);
             tracing::error!(%error, "the store cannot be written; check the disk, then restart");

@@ -2,6 +2,7 @@
 
 mod config;
 mod custody;
+mod hostile;
 mod isolation;
 mod launch;
 mod population;

@@ -93,7 +93,7 @@ async fn every_trouble_has_three_texts_and_one_reference() {
         ),
         trouble(
             json!({"authorize_error": "unauthorized_client"}),
-            "source_unavailable",
+            "oauth_callback_failed",
             "",
             "",
             &["`unauthorized_client`"],

@@ -379,11 +379,8 @@ impl Connect {
             (SessionMode::Direct(source), Some(connection)) => direct_return(&session, *source, connection),
             _ => result_path(&path, landed.connection),
         };
-        let mut answer = see_other(&location)?;
-        if let Some(cookie) = landed.cookie {
-            answer = answer.with_cookie(&self.cookie(&cookie, "", 0));
-        }
-        Ok(answer)
+        // The attempt's cookie stays until it ends by itself: with it, the back button finds the result again.
+        see_other(&location)
     }
 
     async fn stale(&self, stale: StaleReturn) -> PageTrouble {
