@@ -35,14 +35,22 @@ impl Fields {
 
     /// A text of 1 to `most` characters, when it is there.
     pub fn text(&self, name: &str, most: usize, null: Null) -> Result<Option<String>, Problem> {
+        let text = self.text_or_empty(name, most, null)?;
+        if text.as_ref().is_some_and(String::is_empty) {
+            return Err(Problem::invalid(name, format!("`{name}` must have 1 to {most} characters.")));
+        }
+        Ok(text)
+    }
+
+    /// A text of at most `most` characters, when it is there: names have no shortest length in the contract.
+    pub fn text_or_empty(&self, name: &str, most: usize, null: Null) -> Result<Option<String>, Problem> {
         let text = match (self.0.get(name), null) {
             (None, _) | (Some(Json::Null), Null::MeansNone) => return Ok(None),
             (Some(Json::String(text)), _) => text,
             (Some(_), _) => return Err(Problem::invalid(name, format!("`{name}` must be a string."))),
         };
-        let length = text.chars().count();
-        if length == 0 || length > most {
-            return Err(Problem::invalid(name, format!("`{name}` must have 1 to {most} characters.")));
+        if text.chars().count() > most {
+            return Err(Problem::invalid(name, format!("`{name}` must have at most {most} characters.")));
         }
         Ok(Some(text.clone()))
     }
