@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use chartgate::crypto::Random;
-use chartgate::id::{ApiKeyId, Id as _};
 use serde_json::{Value, json};
 
-use super::{common, has_exactly, has_form, raw, refused, segment};
+use super::{common, has_exactly, raw, refused, segment};
 use crate::support::{Page, TestApp, send};
 
 const BEHIND_A_KEY: [(&str, &str); 13] = [
@@ -43,7 +42,6 @@ async fn without_a_good_key_nothing_is_answered_not_even_what_is_wrong() {
     for good in [&ending, &revoked, &format!("bearer   {}", app.key)] {
         assert_eq!(with(&app, "GET", "/patients", &[("authorization", good)], "").await.status, 200);
     }
-    let id: ApiKeyId = id;
     assert!(parts.api_keys.revoke(workspace.id, id).await.expect("written"), "{id}");
     app.clock.advance(Duration::from_mins(1));
 
@@ -61,9 +59,10 @@ async fn without_a_good_key_nothing_is_answered_not_even_what_is_wrong() {
         let page = with(&app, method, path, &[("authorization", &ending)], "{").await;
         refused(&page, 401, "expired_api_key", None);
     }
-    let large = "x".repeat(2 << 20);
-    let announced = with(&app, "POST", "/patients", &[("authorization", "Bearer x")], &large[..1000]).await;
-    refused(&announced, 401, "invalid_api_key", None);
+    // Nor is a body too large for a caller who is nobody.
+    let large =
+        with(&app, "POST", "/patients", &[("authorization", "Bearer x")], &"x".repeat((1 << 20) + 1)).await;
+    refused(&large, 401, "invalid_api_key", None);
 }
 
 #[tokio::test]
@@ -395,5 +394,4 @@ async fn whatever_is_sent_is_never_our_fault() {
         );
     }
     assert_eq!(raw(&app, "GET", "/health", "").await.status, 200);
-    assert!(has_form(app.clock.now().to_string().as_str(), "0000-00-00T00:00:00.000Z"));
 }

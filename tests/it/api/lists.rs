@@ -134,6 +134,8 @@ async fn a_cursor_is_good_for_its_own_list_only() {
     let app = TestApp::start().await;
     for number in 0..6 {
         make(&app, number).await;
+    }
+    for _ in 0..2 {
         app.session("p-000").await;
         app.session("p-001").await;
     }

@@ -83,6 +83,7 @@ async fn the_bounds_themselves_are_accepted() {
         (json!({"return_button_label": "x"}), json!({"return_button_label": "x"})),
         (json!({"return_button_label": "ü".repeat(60)}), json!({"return_button_label": "ü".repeat(60)})),
         (json!({"recommended_connection_ids": []}), json!({"recommended_connection_ids": []})),
+        (json!({"patient_name": ""}), json!({"patient_id": "amy-7"})),
         (json!({"connection_id": app.hospital.base}), json!({"connection_id": app.source.to_string()})),
         (json!({"metadata": {"ü": [null]}}), json!({"metadata": {"ü": [null]}})),
     ] {
