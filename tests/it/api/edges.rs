@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chartgate::crypto::Random;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
 
 use super::{common, has_exactly, raw, refused, segment};
@@ -288,7 +289,7 @@ fn odd(random: &Random) -> String {
     ];
     match random.below(4) {
         0 => segment(&String::from_utf8_lossy(&random.bytes::<9>())),
-        1 => random.bytes::<6>().iter().map(|byte| format!("%{byte:02X}")).collect(),
+        1 => percent_encode(&random.bytes::<6>(), NON_ALPHANUMERIC).to_string(),
         _ => {
             let index = usize::try_from(random.below(POOL.len() as u64)).expect("small");
             POOL[index].replace('é', "%C3%A9").replace(['{', '}'], "%7B")

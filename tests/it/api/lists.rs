@@ -19,8 +19,7 @@ fn ids(list: &Value) -> Vec<String> {
 async fn make(app: &TestApp, number: usize) -> String {
     app.clock.advance(Duration::from_millis(1));
     let id = format!("p-{number:03}");
-    let body =
-        json!({"patient_id": id, "email": if number % 2 == 0 { "even@x.example" } else { "odd@x.example" }});
+    let body = json!({"patient_id": id, "email": if number.is_multiple_of(2) { "even@x.example" } else { "odd@x.example" }});
     app.api("POST", "/patients", body).await.ok();
     id
 }

@@ -9,7 +9,8 @@ use crate::support::{Browser, TestApp};
 
 fn body(more: Value) -> Value {
     let mut body = json!({"patient_id": "amy-7", "return_url": "https://shop.example/back"});
-    for (name, value) in more.as_object().cloned().unwrap_or_default() {
+    let Value::Object(more) = more else { panic!("no object: {more}") };
+    for (name, value) in more {
         body[name] = value;
     }
     body
