@@ -5,6 +5,9 @@ use serde_json::{Map, Value as Json};
 use crate::http::{Problem, ProblemKind};
 use crate::workspaces::is_return_address;
 
+/// The name of an unknown field is repeated to its sender up to this many characters.
+const LONGEST_NAME_SHOWN: usize = 100;
+
 /// The members of a JSON object in a request's body.
 #[derive(Debug)]
 pub struct Fields(Map<String, Json>);
@@ -23,7 +26,8 @@ impl Fields {
         if let Some(unknown) =
             only.and_then(|only| members.keys().find(|name| !only.contains(&name.as_str())))
         {
-            return Err(Problem::invalid(unknown, format!("`{unknown}` is not a known field.")));
+            let shown: String = unknown.chars().take(LONGEST_NAME_SHOWN).collect();
+            return Err(Problem::invalid(&shown, "The body has a field that is not known here."));
         }
         Ok(Self(members))
     }

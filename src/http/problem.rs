@@ -123,7 +123,8 @@ impl Problem {
         if status.is_server_error() {
             tracing::error!(code, cause, "request failed");
         } else {
-            tracing::debug!(code, param = self.param, cause, "request refused");
+            // Without `param`: the name of an unknown field is the caller's text, and may be anything.
+            tracing::debug!(code, cause, "request refused");
         }
     }
 
