@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{get, refused, segment};
-use crate::support::{Browser, TestApp};
+use crate::support::{Browser, TestApp, logged};
 
 fn body(more: Value) -> Value {
     let mut body = json!({"patient_id": "amy-7", "return_url": "https://shop.example/back"});
@@ -73,6 +73,23 @@ async fn each_wrong_field_of_a_new_session_is_named() {
         refused(&page, 404, "resource_not_found", Some(param));
     }
     refused(&app.api("GET", "/patients/amy-7", Value::Null).await, 404, "resource_not_found", None);
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_named_to_its_sender_and_to_nobody_else() {
+    let app = TestApp::start().await;
+    let name = "MARKER-of-a-field";
+    refused(
+        &app.api("POST", "/patient-sessions", body(json!({name: 1}))).await,
+        400,
+        "invalid_data",
+        Some(name),
+    );
+    assert!(!logged().contains(name), "a name can be anything, so it is not logged");
+    let long = "x".repeat(100_000);
+    let page = app.api("POST", "/patient-sessions", body(json!({long: 1}))).await;
+    refused(&page, 400, "invalid_data", Some(&"x".repeat(100)));
+    assert!(page.text.len() < 1000, "{}", page.text.len());
 }
 
 #[tokio::test]
