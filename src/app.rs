@@ -264,7 +264,6 @@ impl App {
         request: Request<RequestBody>,
         request_id: &RequestId,
     ) -> Answer {
-        let parts = self.parts();
         let wants_page = wants_page(request.headers());
         match route {
             Ok(route) if route.guard() == Guard::ApiKey => match self.api(route, request).await {
@@ -280,7 +279,7 @@ impl App {
                     self.trouble(Trouble::WrongMethod.into())
                 } else {
                     Problem::new(ProblemKind::MethodNotAllowed, "This address does not know that method.")
-                        .into_answer(request_id, parts.config.public_url.origin())
+                        .into_answer(request_id, &self.doc_url())
                 };
                 let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
                 if let Ok(value) = HeaderValue::from_str(&allowed) {

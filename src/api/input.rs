@@ -5,6 +5,9 @@ use serde_json::{Map, Value as Json};
 use crate::http::{Problem, ProblemKind};
 use crate::workspaces::is_return_address;
 
+/// The name of an unknown field is repeated to its sender up to this many characters.
+const LONGEST_NAME_SHOWN: usize = 100;
+
 /// The members of a JSON object in a request's body.
 #[derive(Debug)]
 pub struct Fields(Map<String, Json>);
@@ -23,7 +26,8 @@ impl Fields {
         if let Some(unknown) =
             only.and_then(|only| members.keys().find(|name| !only.contains(&name.as_str())))
         {
-            return Err(Problem::invalid(unknown, format!("`{unknown}` is not a known field.")));
+            let shown: String = unknown.chars().take(LONGEST_NAME_SHOWN).collect();
+            return Err(Problem::invalid(&shown, "The body has a field that is not known here."));
         }
         Ok(Self(members))
     }
@@ -35,14 +39,22 @@ impl Fields {
 
     /// A text of 1 to `most` characters, when it is there.
     pub fn text(&self, name: &str, most: usize, null: Null) -> Result<Option<String>, Problem> {
+        let text = self.text_or_empty(name, most, null)?;
+        if text.as_ref().is_some_and(String::is_empty) {
+            return Err(Problem::invalid(name, format!("`{name}` must have 1 to {most} characters.")));
+        }
+        Ok(text)
+    }
+
+    /// A text of at most `most` characters, when it is there: names have no shortest length in the contract.
+    pub fn text_or_empty(&self, name: &str, most: usize, null: Null) -> Result<Option<String>, Problem> {
         let text = match (self.0.get(name), null) {
             (None, _) | (Some(Json::Null), Null::MeansNone) => return Ok(None),
             (Some(Json::String(text)), _) => text,
             (Some(_), _) => return Err(Problem::invalid(name, format!("`{name}` must be a string."))),
         };
-        let length = text.chars().count();
-        if length == 0 || length > most {
-            return Err(Problem::invalid(name, format!("`{name}` must have 1 to {most} characters.")));
+        if text.chars().count() > most {
+            return Err(Problem::invalid(name, format!("`{name}` must have at most {most} characters.")));
         }
         Ok(Some(text.clone()))
     }

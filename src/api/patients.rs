@@ -50,7 +50,7 @@ fn read(fields: &Fields, null: Null) -> Result<NewPatient, Problem> {
     Ok(NewPatient {
         patient_id,
         email: fields.email("email", null)?,
-        name: fields.text("name", 200, null)?,
+        name: fields.text_or_empty("name", 200, null)?,
         metadata: fields.object("metadata")?,
     })
 }

@@ -43,7 +43,7 @@ pub async fn create(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> 
         patient: NewPatient {
             patient_id,
             email: fields.email("patient_email", Null::Refused)?,
-            name: fields.text("patient_name", 200, Null::Refused)?,
+            name: fields.text_or_empty("patient_name", 200, Null::Refused)?,
             metadata: None,
         },
     };

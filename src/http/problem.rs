@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
 use crate::http::{Answer, RequestId};
@@ -123,7 +123,8 @@ impl Problem {
         if status.is_server_error() {
             tracing::error!(code, cause, "request failed");
         } else {
-            tracing::debug!(code, param = self.param, cause, "request refused");
+            // Without `param`: the name of an unknown field is the caller's text, and may be anything.
+            tracing::debug!(code, cause, "request refused");
         }
     }
 
@@ -140,6 +141,10 @@ impl Problem {
             "request_id": request_id.as_str(),
         }});
         let mut answer = Answer::json(status, &body);
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 section 15.5.2: a 401 names the scheme that is asked for.
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let ProblemKind::Throttled(seconds) = self.kind {
             // Whole seconds, at least one: the SDK reads an integer only.
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));

@@ -26,7 +26,7 @@ const CURSOR_SPARE: Duration = Duration::from_hours(24);
 const MOST_PAGE_BYTES: usize = 8 << 20;
 /// Old cursors that are cleared away with each new one.
 const CLEARED: usize = 8;
-/// The most order entries looked at for one page of a filtered list.
+/// The most order entries looked at for one page of a filtered list; the next page goes on from there.
 const MOST_LOOKED_AT: usize = 200_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,7 +117,10 @@ impl Records {
         let (key, now) = (patient.key, self.clock.now());
         let patient_id = patient.patient_id.clone();
         let filter = query.filter();
-        let found = self.store.read(move |view| read_page(view, key, &patient_id, &query, now)).await?;
+        let found = self
+            .store
+            .read(move |view| read_page(view, key, &patient_id, &query, now, MOST_LOOKED_AT))
+            .await?;
         let next = match found.last.filter(|_| found.more_after) {
             Some(position) => Some(self.cursor(key, &filter, position, now).await?),
             None => None,
@@ -190,6 +193,7 @@ fn read_page(
     patient_id: &str,
     query: &PageQuery,
     now: Timestamp,
+    most: usize,
 ) -> Result<Found, CursorError> {
     let floor =
         query.since.map(|since| u64::try_from(since.millis()).unwrap_or(0).saturating_mul(1000) + 999);
@@ -201,14 +205,18 @@ fn read_page(
     let prefix = patient.to_bytes();
     let start = if backwards { at } else { at.max(floor) };
     let beyond = start.map(|position| order_key(patient, position));
-    let range = Range::of(&prefix).beyond(beyond).limit(MOST_LOOKED_AT);
+    let range = Range::of(&prefix).beyond(beyond).limit(most);
     let range = if backwards { range.descending() } else { range };
 
     let mut hits = Vec::new();
     let mut more = false;
+    let (mut looked_at, mut edge) = (0, None);
     view.each(RECORD_ORDER, &range, |key, entry| {
+        looked_at += 1;
         let Some(position) = position_of(key) else { return Ok(true) };
+        edge = Some(position);
         if backwards && floor.is_some_and(|floor| position <= floor) {
+            edge = None;
             return Ok(false);
         }
         if query.wants(&entry.resource_type) {
@@ -220,13 +228,17 @@ fn read_page(
         }
         Ok(true)
     })?;
+    // Not the end, only as far as one page looks: a short or even empty page that says where to go on. Taking it for the
+    // end would silently leave records out.
+    let mut edge = edge.filter(|_| looked_at == most && !more);
+    more |= edge.is_some();
     let mut sources = Sources::default();
     let mut records = Vec::with_capacity(hits.len());
     let mut bytes = 0;
     let mut read = 0;
     for (_, key) in &hits {
         if bytes > MOST_PAGE_BYTES {
-            more = true;
+            (more, edge) = (true, None);
             break;
         }
         read += 1;
@@ -243,7 +255,12 @@ fn read_page(
         hits.reverse();
         records.reverse();
     }
-    let (first, last) = (hits.first().map(|hit| hit.0), hits.last().map(|hit| hit.0));
+    let (mut first, mut last) = (hits.first().map(|hit| hit.0), hits.last().map(|hit| hit.0));
+    if edge.is_some() && backwards {
+        (first, last) = (edge, last.or(edge));
+    } else if edge.is_some() {
+        (first, last) = (first.or(edge), edge);
+    }
     Ok(Found {
         records,
         first,
@@ -282,5 +299,71 @@ impl Sources {
         let source = Connection::find(view, connection)?.map(|found| found.source);
         self.0.push((connection, source));
         Ok(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Random;
+    use crate::records::stored::OrderEntry;
+    use crate::store::{MasterKey, Opening, Store};
+
+    fn store(folder: &tempfile::TempDir) -> Store {
+        let random = Random::seeded(1);
+        let opening = Opening {
+            path: folder.path().join("records.redb"),
+            master_key: MasterKey::generate(&random),
+            cache_bytes: 1 << 20,
+            create: true,
+        };
+        Store::open(&opening, random).expect("a store")
+    }
+
+    #[tokio::test]
+    async fn a_page_that_looked_far_enough_says_where_to_go_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(&folder);
+        let now = Timestamp::from_seconds(1_000);
+        let patient: PatientKey = Random::seeded(2).id(now);
+        let cursor = |position: u64| CursorRow {
+            patient,
+            filter: query(Position::First).filter(),
+            position,
+            expires_at: now.after(CURSOR_LIFE),
+        };
+        let rows = [cursor(4), cursor(7)];
+        store
+            .write(move |change| {
+                for position in 1..=10_u64 {
+                    let resource_type = if position == 10 { "Goal" } else { "Device" }.to_owned();
+                    let entry = OrderEntry { record: [0; 32], resource_type };
+                    change.put(RECORD_ORDER, &order_key(patient, position), &entry);
+                }
+                for row in &rows {
+                    let name = [u8::try_from(row.position).unwrap_or(0); 9];
+                    change.put(CURSORS, &name, row);
+                }
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .expect("written");
+        let named = |position: u8| base64url(&[position; 9]);
+        let check = |position: Position, most: usize, expected: (Option<u64>, Option<u64>, bool, bool)| {
+            let found =
+                store.read_now(|view| read_page(view, patient, "amy-7", &query(position.clone()), now, most));
+            let found = found.expect("a page");
+            let seen = (found.first, found.last, found.more_before, found.more_after);
+            assert_eq!(seen, expected, "{position:?} {most}");
+        };
+        check(Position::First, 4, (Some(4), Some(4), false, true));
+        check(Position::After(named(4)), 4, (Some(8), Some(8), true, true));
+        check(Position::After(named(7)), 4, (Some(10), Some(10), true, false));
+        check(Position::Before(named(7)), 4, (Some(3), Some(3), true, true));
+        check(Position::Before(named(4)), 4, (None, None, false, false));
+    }
+
+    fn query(position: Position) -> PageQuery {
+        PageQuery { types: vec!["Goal".to_owned()], since: None, position, count: 5 }
     }
 }

@@ -1,5 +1,6 @@
 //! The integration tests: one program, one module a subject.
 
+mod api;
 mod config;
 mod custody;
 mod hostile;
