@@ -5,6 +5,7 @@ mod custody;
 mod isolation;
 mod launch;
 mod population;
+mod program;
 mod pulls;
 mod sandbox;
 mod server;
