@@ -10,7 +10,7 @@ use crate::support::send;
 
 pub const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 
-fn text<'v>(document: &'v Value, key: &str) -> &'v str {
+pub fn text<'v>(document: &'v Value, key: &str) -> &'v str {
     document[key].as_str().unwrap_or_else(|| panic!("no `{key}` in {document}"))
 }
 
@@ -29,7 +29,7 @@ async fn body(url: &str) -> String {
 }
 
 /// A running hospital, and a place that has it as its only source; the hospital's document and a key.
-async fn with_hospital() -> (Program, Value, Place, Caller) {
+pub async fn with_hospital() -> (Program, Value, Place, Caller) {
     let hospital = Program::start(&["sandbox", "--port", "0", "--json"]);
     let document = hospital.document();
     let place = Place::make();

@@ -299,7 +299,7 @@ impl Caller {
     pub async fn records(&self, patient: &str) -> Vec<String> {
         let (mut all, mut cursor) = (Vec::new(), String::new());
         loop {
-            let path = format!("/patients/{patient}/records?count=1000{cursor}");
+            let path = format!("/patients/{patient}/records?count=100{cursor}");
             let page = self.api("GET", &path, Value::Null).await.ok();
             let name = |record: &Value| {
                 let text = |key: &str| record["resource"][key].as_str().unwrap_or_default().to_owned();
