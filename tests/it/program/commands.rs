@@ -126,7 +126,7 @@ async fn a_source_that_does_not_answer_is_added_only_when_that_is_wanted() {
     assert!(!text(&added["discovery"], "warning").is_empty(), "{added}");
 
     let again = ["source", "add", "--url", text(&document, "fhir_base_url"), "--name", "Again"];
-    place.ask(&[&again[..], &["--ehr-client", "hospital"]].concat()).refused(1, &["Mercy Hospital"]);
+    place.ask(&[&again[..], &["--ehr-client", "hospital"]].concat()).refused(1, &["fhirsrc_"]);
     place
         .ask(&[&again[..], &["--ehr-client", "nobody"]].concat())
         .refused(1, &["`nobody`", "ehr-client add"]);
