@@ -12,11 +12,10 @@ use url::Url;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{Demo, SandboxArguments};
-use crate::cli::run::{start_log, stop_on_signal};
+use crate::cli::run::{listen_for_commands, start_log, stop_on_signal};
 use crate::cli::{Failure, init, output};
 use crate::clock::Clock;
 use crate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
-use crate::control;
 use crate::crypto::Random;
 use crate::directory::{DirectoryError, NewEhrClient, NewSource};
 use crate::http::{ConnectPage, Route};
@@ -72,8 +71,7 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
 
     register(&app, &sandbox).await?;
     let key = demo_key(&app, &folder).await?;
-    control::listen(&app)
-        .map_err(|cause| Failure::Failed(format!("the control socket cannot be made: {cause}")))?;
+    listen_for_commands(&app)?;
     let link = first_link(&app).await?;
     let authority_file = match &authority {
         Some(pem) => Some(folder.write("authority.pem", pem.as_bytes())?),

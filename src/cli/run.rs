@@ -211,8 +211,7 @@ async fn serve(layers: Layers) -> Result<(), Failure> {
         server::bind(config.listen.public.address).map_err(|cause| Failure::Failed(cause.to_string()))?;
     let store = open_store(&config, false)?;
     let app = build(config, store, None).await?;
-    control::listen(&app)
-        .map_err(|cause| Failure::Failed(format!("the control socket cannot be made: {cause}")))?;
+    listen_for_commands(&app)?;
     // Before it is said that we serve: whoever waits for that may stop us at once.
     stop_on_signal(&app.parts().shutdown);
     tracing::info!(
@@ -223,6 +222,14 @@ async fn serve(layers: Layers) -> Result<(), Failure> {
     app.serve(vec![listener], transport).await;
     tracing::info!("chartgate has stopped");
     Ok(())
+}
+
+/// Makes the local socket through which commands reach the running appliance.
+pub fn listen_for_commands(app: &App) -> Result<(), Failure> {
+    control::listen(app).map_err(|cause| {
+        let path = control::socket_path(&app.parts().config.data_dir);
+        Failure::Failed(format!("the control socket `{}` cannot be made: {cause}", path.display()))
+    })
 }
 
 /// SIGTERM, SIGINT: stop in order. A second one is the operating system's business again.

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 
 use chartgate::clock::Clock;
 use chartgate::server::self_signed;
 
-use super::support::{Place, Program, run};
+use super::support::{Place, Program, run, run_as};
 
 /// A store's bytes.
 fn bytes(place: &Place) -> Vec<u8> {
@@ -97,7 +97,11 @@ fn a_master_key_that_is_missing_wrong_or_no_key_stops_the_start_and_leaves_the_s
 
     write(&place.config(), config);
     write(&key, &right);
-    assert!(place.serve().stop().code == Some(0), "with the right key all is well");
+    assert_eq!(place.serve().kill().code, None);
+    write(&key, &other);
+    place.run(&["serve"]).refused(2, &["master key", "nothing was changed"]);
+    write(&key, &right);
+    assert_eq!(place.serve().stop().code, Some(0), "with the right key all is well, also after a power cut");
 }
 
 #[test]
@@ -217,19 +221,43 @@ fn a_place_that_cannot_be_written_is_named() {
     run(&["demo", "--port", "0", "--data-dir", &path("file/demo")]).refused(1, &[&path("file/demo")]);
 }
 
-/// Root may write everywhere, so that this shows something only for another user.
+/// Root may write everywhere, so a test that runs as root hands everything to this user and runs the program as it.
+const NOBODY: u32 = 65_534;
+
 #[test]
-fn a_read_only_data_folder_is_named_unless_root_may_write_it_all_the_same() {
+fn a_folder_that_is_read_only_for_the_service_user_is_named() {
     let place = Place::make();
-    let data = place.path("data");
-    let set = |mode: u32| fs::set_permissions(&data, fs::Permissions::from_mode(mode)).expect("changed");
-    set(0o500);
-    let writable = fs::write(place.path("data/probe"), "").is_ok();
-    if writable {
-        let serving = place.serve();
-        assert_eq!(serving.stop().code, Some(0));
-    } else {
-        place.run(&["serve"]).refused(1, &[&data]);
+    let probe = place.path("probe");
+    fs::create_dir(&probe).expect("a folder");
+    let set = |path: &str, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    set(&probe, 0o500);
+    let root = fs::write(place.path("probe/file"), "").is_ok();
+    if root {
+        for name in ["", "etc", "etc/config.toml", "etc/master.key", "data", "data/chartgate.redb", "probe"] {
+            chown(place.path(name), Some(NOBODY), Some(NOBODY)).expect("root may");
+        }
     }
-    set(0o700);
+    let (config, data) = (place.config(), place.path("data"));
+    let check = |arguments: &[&str], words: &[&str]| {
+        let refused = run_as(root.then_some(NOBODY), arguments);
+        // A build folder that only root can enter cannot be tested with.
+        if let Some(refused) = refused {
+            refused.refused(1, words);
+        }
+    };
+    set(&data, 0o500);
+    check(&["serve", "--config", &config], &["control socket", &data, "denied"]);
+    set(&place.store(), 0o400);
+    check(&["serve", "--config", &config], &[&place.store(), "denied"]);
+    set(&data, 0o700);
+    check(&["serve", "--config", &config], &[&place.store(), "denied"]);
+
+    let init = ["init", "--public-url", "http://127.0.0.1:1"];
+    let new = place.path("probe/config.toml");
+    check(&[&init[..], &["--config", &new, "--data-dir", &data]].concat(), &[&new, "denied"]);
+    let (new, inside) = (place.path("new/config.toml"), place.path("probe/data"));
+    check(&[&init[..], &["--config", &new, "--data-dir", &inside]].concat(), &[&inside, "denied"]);
+    set(&probe, 0o700);
 }

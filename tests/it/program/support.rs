@@ -1,7 +1,8 @@
 //! The real program as a child process: read through its pipes, waited for by what it says, killed when let go.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -77,6 +78,19 @@ pub fn run(arguments: &[&str]) -> Ended {
     Program::start(arguments).ended()
 }
 
+/// Runs the program to its end as another user; `None` when that one cannot reach it.
+pub fn run_as(user: Option<u32>, arguments: &[&str]) -> Option<Ended> {
+    let mut command = command(arguments);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    match command.spawn() {
+        Ok(child) => Some(Program::of(child).ended()),
+        Err(error) if user.is_some() && error.kind() == ErrorKind::PermissionDenied => None,
+        Err(error) => panic!("the program starts: {error}"),
+    }
+}
+
 /// What one pipe has said so far, and whether it is at its end.
 #[derive(Default)]
 struct Heard {
@@ -147,7 +161,10 @@ impl Program {
     }
 
     fn spawn(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("the program starts");
+        Self::of(command.spawn().expect("the program starts"))
+    }
+
+    fn of(mut child: Child) -> Self {
         let out = Heard::listen(child.stdout.take().expect("a pipe"));
         let err = Heard::listen(child.stderr.take().expect("a pipe"));
         Self { child, out, err }
