@@ -1,6 +1,9 @@
 //! `demo` and `sandbox`: everything on this machine, nothing to configure.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,7 +183,11 @@ impl DataFolder {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
         let path = self.path.join(name);
-        std::fs::write(&path, bytes)
+        // Keys are among these files, and a folder that was there already may be open to others.
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let written = options.open(&path).and_then(|mut file| file.write_all(bytes));
+        written
             .map_err(|cause| Failure::Failed(format!("`{}` cannot be written: {cause}", path.display())))?;
         Ok(path)
     }

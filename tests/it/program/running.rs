@@ -83,6 +83,8 @@ async fn the_demo_tells_everything_in_one_document_and_a_patient_gets_through() 
 async fn a_demo_with_a_folder_finds_its_records_and_its_key_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (data, port) = (folder.path().join("demo"), free_ports().to_string());
+    // A folder of the user's own, open to everybody as folders usually are.
+    fs::create_dir(&data).expect("a folder");
     let arguments = ["demo", "--json", "--port", &port, "--data-dir", data.to_str().expect("text")];
     let demo = Program::start(&arguments);
     let first = demo.document();
@@ -96,6 +98,9 @@ async fn a_demo_with_a_folder_finds_its_records_and_its_key_again() {
     let second = demo.document();
     for kept in ["api_key", "base_url", "jwks_url"] {
         assert_eq!(second[kept], first[kept], "{kept}");
+    }
+    for file in ["api.key", "master.key", "chartgate.redb"] {
+        assert_eq!(mode(data.join(file).to_str().expect("text")), 0o600, "{file}");
     }
     assert_eq!(caller(&second).records("amy-7").await, records);
     assert_eq!(caller(&second).connection("amy-7").await["status"], "active");
@@ -126,7 +131,7 @@ async fn a_power_cut_right_after_the_patient_came_back_loses_nothing() {
 
     let clock = Clock::machine();
     // No record arrives before the power goes, and the access token is over when it is back.
-    let faults = json!({ "fhir": {"*": {"status": "hang"}}, "expires_in": 1, "refresh_rotation": "rotate" });
+    let faults = json!({ "fhir": {"*": {"status": "hang"}}, "expires_in": 1 });
     control(&document, "POST", "faults", &faults).await;
     let (back, link) = caller.journey("amy-7", source).await;
     assert!(back.contains("success=true"), "{back}");
