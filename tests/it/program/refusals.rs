@@ -137,6 +137,25 @@ fn a_damaged_store_is_refused_and_not_touched() {
 }
 
 #[test]
+fn a_store_of_a_newer_program_is_refused_and_not_touched() {
+    let place = Place::make();
+    let description = redb::TableDefinition::<&[u8], &[u8]>::new("meta.v1");
+    let store = redb::Database::open(place.store()).expect("a store");
+    let change = store.begin_write().expect("a change");
+    let mut table = change.open_table(description).expect("the store's description");
+    let known = table.insert(&b"schema"[..], &b"999"[..]).expect("written").map(|old| old.value().to_vec());
+    assert!(known.is_some(), "this is where the format stands");
+    drop(table);
+    change.commit().expect("written");
+    drop(store);
+    let newer = bytes(&place);
+    for command in [&["serve"][..], &["source", "list"]] {
+        place.run(command).refused(1, &["newer", "format 999", "nothing was changed"]);
+        assert!(bytes(&place) == newer, "{command:?}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let place = Place::make();
     let before = bytes(&place);

@@ -154,6 +154,21 @@ async fn a_power_cut_right_after_the_patient_came_back_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_a_hospital_that_hangs_and_the_reading_goes_on_at_the_next_start() {
+    let (_hospital, document, place, caller) = with_hospital().await;
+    let serving = place.serve();
+    control(&document, "POST", "faults", &json!({ "fhir": {"*": {"status": "hang"}} })).await;
+    let (_, link) = caller.journey("amy-7", text(&document, "fhir_base_url")).await;
+    let ended = serving.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.err.contains("unfinished"), "{ended:?}");
+    control(&document, "DELETE", "faults", &Value::Null).await;
+    let serving = place.serve();
+    assert!(caller.complete("amy-7", &link).await.len() > 15);
+    assert_eq!(serving.stop().code, Some(0));
+}
+
+#[tokio::test]
 async fn init_makes_what_serve_needs_and_a_second_init_changes_nothing() {
     let place = Place::make();
     let (config, key) = (place.config(), place.path("etc/master.key"));
