@@ -1,6 +1,9 @@
 //! `demo` and `sandbox`: everything on this machine, nothing to configure.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +15,10 @@ use url::Url;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{Demo, SandboxArguments};
-use crate::cli::run::{start_log, stop_on_signal};
+use crate::cli::run::{listen_for_commands, start_log, stop_on_signal};
 use crate::cli::{Failure, init, output};
 use crate::clock::Clock;
 use crate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
-use crate::control;
 use crate::crypto::Random;
 use crate::directory::{DirectoryError, NewEhrClient, NewSource};
 use crate::http::{ConnectPage, Route};
@@ -58,6 +60,8 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
     }
     let app = build(&folder, &base_url, authority.as_deref(), environment).await?;
     let parts = app.parts();
+    // Before anything is announced: whoever reads the announcement may stop us at once.
+    stop_on_signal(&parts.shutdown);
 
     let population = population(arguments.patients.as_deref(), arguments.size).await?;
     let client = RegisteredClient {
@@ -70,8 +74,7 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
 
     register(&app, &sandbox).await?;
     let key = demo_key(&app, &folder).await?;
-    control::listen(&app)
-        .map_err(|cause| Failure::Failed(format!("the control socket cannot be made: {cause}")))?;
+    listen_for_commands(&app)?;
     let link = first_link(&app).await?;
     let authority_file = match &authority {
         Some(pem) => Some(folder.write("authority.pem", pem.as_bytes())?),
@@ -84,12 +87,9 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
         json,
     );
 
-    stop_on_signal(&parts.shutdown);
     let hospital_shutdown = parts.shutdown.clone();
     let serving_hospital = serve_sandbox(sandbox, hospital.listeners, &hospital_shutdown);
     tokio::join!(app.serve(appliance.listeners, transport), serving_hospital);
-    drop(app);
-    folder.tidy();
     Ok(())
 }
 
@@ -108,6 +108,9 @@ pub async fn sandbox(arguments: SandboxArguments, json: bool) -> Result<(), Fail
     let origin = format!("http://localhost:{}", hospital.port);
     let sandbox = make_sandbox((origin, population, personality, Vec::new()), fetch_jwks(outbound)).await?;
     let document = sandbox_document(&sandbox);
+    let shutdown = Shutdown::default();
+    // Before anything is announced: whoever reads the announcement may stop us at once.
+    stop_on_signal(&shutdown);
     if json {
         output::json(&document);
     } else {
@@ -123,8 +126,6 @@ pub async fn sandbox(arguments: SandboxArguments, json: bool) -> Result<(), Fail
             sandbox.control_url()
         ));
     }
-    let shutdown = Shutdown::default();
-    stop_on_signal(&shutdown);
     serve_sandbox(sandbox, hospital.listeners, &shutdown).await;
     Ok(())
 }
@@ -163,7 +164,7 @@ fn listen_for_both(wanted: Option<u16>) -> Result<(Listening, Listening), Failur
     }
 }
 
-/// Where the demo keeps its things.
+/// Where the demo keeps its things. A temporary one goes with the demo, also when that could not start.
 struct DataFolder {
     path: PathBuf,
     temporary: bool,
@@ -198,8 +199,10 @@ impl DataFolder {
         self.write("master.key", key.to_text().as_bytes())?;
         Ok(key)
     }
+}
 
-    fn tidy(&self) {
+impl Drop for DataFolder {
+    fn drop(&mut self) {
         if self.temporary {
             let _ = std::fs::remove_dir_all(&self.path);
         }

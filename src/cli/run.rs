@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
-use tokio::net::TcpListener;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{ApiKeyTask, Arguments, EhrClientTask, SourceTask, Task};
@@ -212,22 +211,25 @@ async fn serve(layers: Layers) -> Result<(), Failure> {
         server::bind(config.listen.public.address).map_err(|cause| Failure::Failed(cause.to_string()))?;
     let store = open_store(&config, false)?;
     let app = build(config, store, None).await?;
-    control::listen(&app)
-        .map_err(|cause| Failure::Failed(format!("the control socket cannot be made: {cause}")))?;
+    listen_for_commands(&app)?;
+    // Before it is said that we serve: whoever waits for that may stop us at once.
+    stop_on_signal(&app.parts().shutdown);
     tracing::info!(
         address = %app.parts().config.listen.public.address,
         public_url = app.parts().config.public_url.origin(),
         "chartgate is serving"
     );
-    serve_until_stopped(&app, vec![listener], transport).await;
+    app.serve(vec![listener], transport).await;
+    tracing::info!("chartgate has stopped");
     Ok(())
 }
 
-/// Serves until the process is asked to stop.
-pub async fn serve_until_stopped(app: &App, listeners: Vec<TcpListener>, transport: Transport) {
-    stop_on_signal(&app.parts().shutdown);
-    app.serve(listeners, transport).await;
-    tracing::info!("chartgate has stopped");
+/// Makes the local socket through which commands reach the running appliance.
+pub fn listen_for_commands(app: &App) -> Result<(), Failure> {
+    control::listen(app).map_err(|cause| {
+        let path = control::socket_path(&app.parts().config.data_dir);
+        Failure::Failed(format!("the control socket `{}` cannot be made: {cause}", path.display()))
+    })
 }
 
 /// SIGTERM, SIGINT: stop in order. A second one is the operating system's business again.

@@ -1,6 +1,6 @@
 //! Old stores become new ones: one step a version, each in its own transaction, each safe to run twice.
 
-use redb::{Database, Durability, ReadableDatabase as _, TableError, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, TableError, WriteTransaction};
 
 use crate::store::StoreError;
 use crate::store::tables::META;
@@ -25,7 +25,7 @@ pub(super) struct Meta {
 }
 
 /// Reads the store's own description; `None` for a store in which nothing was ever written.
-pub(super) fn read_meta(database: &Database) -> Result<Option<Meta>, StoreError> {
+pub(super) fn read_meta(database: &impl ReadableDatabase) -> Result<Option<Meta>, StoreError> {
     let transaction = database.begin_read().map_err(|error| StoreError::storage(&error))?;
     let table = match transaction.open_table(META) {
         Ok(table) => table,

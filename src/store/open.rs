@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError};
+use redb::{Builder, Database, DatabaseError};
 use zeroize::Zeroizing;
 
 use crate::crypto::{Random, SealingKey, from_base64url};
-use crate::store::migrate::{self, SCHEMA, STEPS, Step};
+use crate::store::migrate::{self, Meta, SCHEMA, STEPS, Step};
 use crate::store::vault::Vault;
 use crate::store::{Store, StoreError};
 
@@ -118,13 +118,20 @@ pub(super) fn open_with(
 ) -> Result<Store, OpenError> {
     let path = &opening.path;
     let (file, fresh) = open_file(opening)?;
-    let mut database = open_database(opening, file)?;
     let master = SealingKey::new(&opening.master_key.0);
+    let unlock = |meta: &Meta| {
+        if meta.schema > schema {
+            return Err(OpenError::Newer { found: meta.schema });
+        }
+        Vault::unlock(&master, &meta.keyring, random.clone()).map_err(|_| OpenError::WrongMasterKey)
+    };
+    if !fresh && let Some(meta) = look(opening)? {
+        unlock(&meta)?;
+    }
+    let mut database = open_database(opening, file)?;
     let vault = match migrate::read_meta(&database)? {
-        Some(meta) if meta.schema > schema => return Err(OpenError::Newer { found: meta.schema }),
         Some(meta) => {
-            let vault =
-                Vault::unlock(&master, &meta.keyring, random).map_err(|_| OpenError::WrongMasterKey)?;
+            let vault = unlock(&meta)?;
             if meta.schema < schema {
                 // redb must not have the file open while it is copied.
                 drop(database);
@@ -162,15 +169,40 @@ fn open_file(opening: &Opening) -> Result<(File, bool), OpenError> {
     }
 }
 
+/// What an existing file says of itself, read without a write: redb writes whenever it opens a file in full, and makes a
+/// database of an empty one, but a store that is refused must stay as it is, byte by byte. `None` when only opening it in
+/// full can tell, as after a power cut.
+fn look(opening: &Opening) -> Result<Option<Meta>, OpenError> {
+    let path = &opening.path;
+    let refused = |error: std::io::Error| OpenError::Refused { path: path.clone(), cause: error.kind() };
+    let file = File::open(path).map_err(refused)?;
+    if file.metadata().map_err(refused)?.len() == 0 {
+        return Err(damaged(path, "it is empty"));
+    }
+    let opened = guarded(opening, |builder| builder.open_read_only_with_backend(FileBackend::new(file)?))?;
+    match opened {
+        Some(database) => Ok(migrate::read_meta(&database)?),
+        None => Ok(None),
+    }
+}
+
 fn open_database(opening: &Opening, file: File) -> Result<Database, OpenError> {
+    let opened = guarded(opening, |builder| builder.create_with_backend(FileBackend::new(file)?))?;
+    opened.ok_or_else(|| damaged(&opening.path, "it cannot be repaired"))
+}
+
+/// Opens with redb; `None` for a file that must be repaired first.
+fn guarded<D>(
+    opening: &Opening,
+    open: impl FnOnce(&mut Builder) -> Result<D, DatabaseError>,
+) -> Result<Option<D>, OpenError> {
     let path = &opening.path;
     // redb checks what it reads, but a hostile file may still trip an assertion inside it: that is damage, not a crash.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let backend = FileBackend::new(file)?;
-        Database::builder().set_cache_size(opening.cache_bytes).create_with_backend(backend)
-    }));
+    let opened =
+        catch_unwind(AssertUnwindSafe(|| open(Database::builder().set_cache_size(opening.cache_bytes))));
     match opened {
-        Ok(Ok(database)) => Ok(database),
+        Ok(Ok(database)) => Ok(Some(database)),
+        Ok(Err(DatabaseError::RepairAborted)) => Ok(None),
         Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(OpenError::InUse(path.clone())),
         Ok(Err(error)) => Err(damaged(path, &error.to_string())),
         Err(_) => Err(damaged(path, "its structure does not hold together")),

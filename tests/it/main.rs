@@ -7,6 +7,7 @@ mod hostile;
 mod isolation;
 mod launch;
 mod population;
+mod program;
 mod pulls;
 mod sandbox;
 mod server;

@@ -1,0 +1,6 @@
+//! The real program, as an administrator starts it: arguments, files, signals, exit codes, and what it says.
+
+mod commands;
+mod refusals;
+mod running;
+mod support;
