@@ -9,7 +9,7 @@ use std::time::Duration;
 use chartgate::clock::{Clock, Timestamp};
 use chartgate::crypto::Random;
 use chartgate::grants::{Connection, ConnectionStatus};
-use chartgate::id::{EhrClientId, Id as _, SourceId, WorkspaceId};
+
 use chartgate::smart::EhrPatientId;
 use chartgate::store::{MasterKey, Opening, Store, StoreError};
 
@@ -109,10 +109,10 @@ fn connection(random: &Random, at: Timestamp) -> Connection {
     let scopes: Vec<String> = chartgate::smart::RESOURCE_TYPES.iter().map(scope).collect();
     Connection {
         id: random.id(at),
-        workspace: random.id::<WorkspaceId>(at),
+        workspace: random.id(at),
         patient: random.id(at),
-        source: random.id::<SourceId>(at),
-        ehr_client: random.id::<EhrClientId>(at),
+        source: random.id(at),
+        ehr_client: random.id(at),
         session: None,
         status: ConnectionStatus::Active,
         ehr_patient: EhrPatientId::parse("12724066").ok(),

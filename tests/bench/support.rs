@@ -126,7 +126,6 @@ pub struct Bench {
     pub hospital: String,
     pub control: String,
     pub source: SourceId,
-    pub population: Arc<Population>,
     hospital_stops: Shutdown,
     _folder: TempDir,
 }
@@ -147,7 +146,7 @@ impl Bench {
             origin: hospital.clone(),
             clock: clock.clone(),
             random: Random::system(),
-            population: Arc::clone(&population),
+            population,
             personality: Personality::CernerPatient,
             clients: vec![client],
             fetch_jwks: chartgate::cli::fetch_jwks(outbound),
@@ -183,16 +182,7 @@ impl Bench {
         // Not counted by its own `Shutdown`, which `serve` itself waits for.
         Shutdown::default().spawn(async move { serving.serve(vec![app_listener], Transport::Plain).await });
         let control = sandbox.control_url();
-        Self {
-            app,
-            origin: app_origin,
-            hospital,
-            control,
-            source,
-            population,
-            hospital_stops,
-            _folder: folder,
-        }
+        Self { app, origin: app_origin, hospital, control, source, hospital_stops, _folder: folder }
     }
 
     /// Lets a person agree without pages.
