@@ -1,12 +1,12 @@
 //! Patients' launches over real sockets: click, hospital, callback, connection on disk. Appliance, hospital and browsers
-//! share the machine, and the hospital makes an RSA signature of its own for every launch (its id token).
+//! share the cores, and the hospital makes an RSA signature of its own for every launch (its id token).
 
 use chartgate::crypto::{Algorithm, KeyPair};
 use chartgate::grants::PULLS_WANTED;
 use chartgate::store::StoreError;
 use futures_util::future::join_all;
 
-use crate::support::{Bench, Browser, Stopwatch, Table, cores, float, say};
+use crate::support::{Bench, Browser, Stopwatch, Table, computed, cores, float, say};
 
 const ALONE: usize = 60;
 const TOGETHER: usize = 480;
@@ -30,8 +30,9 @@ pub async fn measure(table: &mut Table) {
         let before = sign_rate(&key);
         let round = launch(&bench, browsers, TOGETHER).await;
         let signs = f64::midpoint(before, sign_rate(&key)) * cores();
+        let rest = round.cpu - 1e6 / (signs / cores());
         say(&format!(
-            "{browsers} browsers: {:.2} commits and {:.0} us of CPU per launch, hospital and browsers included",
+            "{browsers} browsers: {:.2} commits and {:.0} us of the appliance's CPU per launch",
             round.commits, round.cpu
         ));
         table.row(
@@ -41,13 +42,20 @@ pub async fn measure(table: &mut Table) {
             format!("{:.2} (with the hospital's sign: {:.2})", round.rate / signs, 2.0 * round.rate / signs),
             None,
         );
+        table.row(
+            &format!("launch, CPU besides its sign, {browsers} at once"),
+            format!("{rest:.0} us"),
+            "150 us".to_owned(),
+            format!("{:.2} (≤ 1)", rest / 150.0),
+            Some(rest <= 150.0),
+        );
     }
 }
 
 struct Round {
     rate: f64,
     commits: f64,
-    /// Microseconds of this process per launch.
+    /// Microseconds that the appliance computed per launch.
     cpu: f64,
 }
 
@@ -55,30 +63,35 @@ async fn launch(bench: &Bench, browsers: usize, launches: usize) -> Round {
     let store = &bench.app.parts().store;
     let names: Vec<String> = (0..launches).map(|_| bench.app.parts().random.hex::<8>()).collect();
     let links = join_all(names.iter().map(|name| bench.link(name))).await;
-    let mut open = Vec::new();
-    for links in links.chunks(launches.div_ceil(browsers)) {
-        open.push((Browser::open(bench).await, links.to_vec()));
-    }
-    let (commits, cpu, watch) = (store.commits(), cpu_seconds(), Stopwatch::start());
-    // On tasks of their own, as browsers are.
-    let mut running = tokio::task::JoinSet::new();
-    for (mut browser, links) in open {
-        let source = bench.source;
-        running.spawn(async move {
-            for link in links {
-                let landed = browser.launch(&link, source).await;
-                assert!(landed.contains("conn_"), "{landed}");
-            }
+    let (origins, source, each) = (bench.origins(), bench.source, launches.div_ceil(browsers));
+    // The browsers have a thread of their own, so that what they compute can be told apart.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (commits, cpu) = (store.commits(), computed());
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let seconds = runtime.expect("a runtime").block_on(async {
+            let browsers: Vec<_> = join_all(links.chunks(each).map(|_| Browser::open(&origins))).await;
+            let watch = Stopwatch::start();
+            let journeys =
+                browsers.into_iter().zip(links.chunks(each)).map(|(mut browser, links)| async move {
+                    for link in links {
+                        let landed = browser.launch(link, source).await;
+                        assert!(landed.contains("conn_"), "{landed}");
+                    }
+                });
+            join_all(journeys).await;
+            watch.seconds()
         });
-    }
-    while let Some(done) = running.join_next().await {
-        done.expect("launched");
-    }
-    let (seconds, count) = (watch.seconds(), float(launches as u64));
+        let _ = tell.send(seconds);
+    });
+    let seconds = told.await.expect("all launched");
+    // A thread that has ended is no longer in the sum.
+    thread.join().expect("all launched");
+    let count = float(launches as u64);
     let round = Round {
         rate: count / seconds,
         commits: float(store.commits() - commits) / count,
-        cpu: (cpu_seconds() - cpu) / count * 1e6,
+        cpu: (computed() - cpu) / count * 1e6,
     };
     let wanted = store
         .write(|change| {
@@ -97,12 +110,4 @@ fn sign_rate(key: &KeyPair) -> f64 {
         count += 1;
     }
     float(count) / watch.seconds()
-}
-
-/// User and system time of this process; the kernel counts in hundredths of a second.
-fn cpu_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
-    let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-    float(ticks.iter().sum()) / 100.0
 }

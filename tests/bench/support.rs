@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,10 +12,7 @@ use chartgate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
 use chartgate::crypto::Random;
 use chartgate::directory::{NewEhrClient, NewSource};
 use chartgate::id::SourceId;
-use chartgate::outbound::{Outbound, OutboundSettings};
 use chartgate::records::PullSettings;
-use chartgate::sandbox::population::Population;
-use chartgate::sandbox::{Personality, RegisteredClient, Sandbox, SandboxOptions};
 use chartgate::server::Transport;
 use chartgate::shutdown::Shutdown;
 use chartgate::smart::FhirBaseUrl;
@@ -27,9 +24,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
+/// The program, built with the same profile.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_chartgate");
 const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 
 /// Time that has passed.
@@ -71,6 +71,16 @@ pub fn say(line: &str) {
 pub fn log_to_nowhere() {
     let subscriber = telemetry::subscriber("info", LogFormat::Text, std::io::sink).expect("a filter");
     tracing::subscriber::set_global_default(subscriber).expect("the first");
+}
+
+/// Seconds that the threads of this process have computed; a thread that has ended no longer counts.
+pub fn computed() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    float(nanoseconds.sum()) / 1e9
 }
 
 /// A folder on the disk that the build is on, not on a temporary file system in memory.
@@ -119,14 +129,53 @@ impl Table {
     }
 }
 
-/// An appliance registered at a sandbox hospital, both in this process.
+/// The sandbox hospital, in a process of its own, so that what it computes is not counted as ours.
+struct Hospital {
+    process: Child,
+    fhir_base_url: String,
+    control_url: String,
+}
+
+impl Hospital {
+    fn start(size: Option<usize>) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--json", "sandbox", "--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        if let Some(size) = size {
+            command.args(["--size", &size.to_string()]);
+        }
+        let mut process = command.spawn().expect("the program");
+        let output = process.stdout.take().expect("piped");
+        let document = serde_json::Deserializer::from_reader(output).into_iter::<Value>().next();
+        let document = document.expect("a document").expect("JSON");
+        let text = |name: &str| document[name].as_str().expect("a text").to_owned();
+        Self { fhir_base_url: text("fhir_base_url"), control_url: text("control_url"), process }
+    }
+
+    fn origin(&self) -> &str {
+        self.control_url.strip_suffix("/control").expect("the control's address")
+    }
+
+    async fn tell(&self, what: &str, body: &Value) {
+        let mut client = Client::connect(self.origin()).await;
+        let address = format!("{}/{what}", self.control_url);
+        let answer = client.send("POST", &address, &[], body.to_string()).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+    }
+}
+
+impl Drop for Hospital {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An appliance in this process, registered at a sandbox hospital.
 pub struct Bench {
     pub app: App,
-    pub origin: String,
-    pub hospital: String,
-    pub control: String,
     pub source: SourceId,
-    hospital_stops: Shutdown,
+    origin: String,
+    hospital: Hospital,
     _folder: TempDir,
 }
 
@@ -134,28 +183,15 @@ impl Bench {
     /// With a patient of `size` resources, and as many pulls at once as `pulls` says; 0 lets all of them wait.
     pub async fn start(size: Option<usize>, pulls: usize) -> Self {
         let clock = Clock::machine();
-        let population = Arc::new(Population::synthetic(&Random::seeded(1), size));
-        let (hospital, listener) = listen().await;
-        let outbound = Outbound::new(&OutboundSettings::default()).expect("a client");
-        let (app_origin, app_listener) = listen().await;
-        let client = RegisteredClient {
-            jwks_uri: Some(format!("{app_origin}/api/auth/.well-known/jwks").parse().expect("a url")),
-            ..RegisteredClient::new(CLIENT_ID, format!("{app_origin}/api/auth/smart/callback"))
-        };
-        let sandbox = Sandbox::new(SandboxOptions {
-            origin: hospital.clone(),
-            clock: clock.clone(),
-            random: Random::system(),
-            population,
-            personality: Personality::CernerPatient,
-            clients: vec![client],
-            fetch_jwks: chartgate::cli::fetch_jwks(outbound),
-        })
-        .expect("a hospital");
-        let hospital_stops = Shutdown::default();
-        let (served, stop) = (Arc::clone(&sandbox), hospital_stops.clone());
-        hospital_stops
-            .spawn(async move { chartgate::cli::serve_sandbox(served, vec![listener], &stop).await });
+        let hospital = Hospital::start(size);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let origin = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+        let client = json!({
+            "client_id": CLIENT_ID,
+            "redirect_uris": [format!("{origin}/api/auth/smart/callback")],
+            "jwks_uri": format!("{origin}/api/auth/.well-known/jwks"),
+        });
+        hospital.tell("clients", &client).await;
 
         let folder = folder();
         let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
@@ -163,10 +199,7 @@ impl Bench {
             file: None,
             file_required: false,
             environment: Vec::new(),
-            arguments: vec![
-                set("public_url", &app_origin),
-                set("data_dir", &folder.path().to_string_lossy()),
-            ],
+            arguments: vec![set("public_url", &origin), set("data_dir", &folder.path().to_string_lossy())],
         };
         let ground = Ground {
             store: new_store(folder.path()),
@@ -177,20 +210,21 @@ impl Bench {
         };
         let config = Config::load(&layers).unwrap_or_else(|errors| panic!("{errors}"));
         let app = App::build(config, ground).await.expect("the appliance is built");
-        let source = register(&app, &sandbox.fhir_base_url()).await;
+        let source = register(&app, &hospital.fhir_base_url).await;
         let serving = app.clone();
         // Not counted by its own `Shutdown`, which `serve` itself waits for.
-        Shutdown::default().spawn(async move { serving.serve(vec![app_listener], Transport::Plain).await });
-        let control = sandbox.control_url();
-        Self { app, origin: app_origin, hospital, control, source, hospital_stops, _folder: folder }
+        Shutdown::default().spawn(async move { serving.serve(vec![listener], Transport::Plain).await });
+        Self { app, source, origin, hospital, _folder: folder }
     }
 
     /// Lets a person agree without pages.
     pub async fn agrees(&self, username: &str) {
-        let mut hospital = Client::connect(&self.hospital).await;
-        let body = format!("{{\"username\":\"{username}\"}}");
-        let answer = hospital.send("POST", &format!("{}/auto-approve", self.control), &[], body).await;
-        assert_eq!(answer.status, 200);
+        self.hospital.tell("auto-approve", &json!({ "username": username })).await;
+    }
+
+    /// Addresses for [`Browser::open`].
+    pub fn origins(&self) -> [String; 2] {
+        [self.origin.clone(), self.hospital.origin().to_owned()]
     }
 
     /// The path of a new patient's connect page.
@@ -213,13 +247,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         self.app.parts().shutdown.trigger();
-        self.hospital_stops.trigger();
     }
-}
-
-async fn listen() -> (String, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    (format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port()), listener)
 }
 
 async fn register(app: &App, base: &str) -> SourceId {
@@ -316,11 +344,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    pub async fn open(bench: &Bench) -> Self {
-        Self {
-            appliance: Client::connect(&bench.origin).await,
-            hospital: Client::connect(&bench.hospital).await,
-        }
+    pub async fn open([appliance, hospital]: &[String; 2]) -> Self {
+        Self { appliance: Client::connect(appliance).await, hospital: Client::connect(hospital).await }
     }
 
     /// From the click to the answer of the callback, which is after the connection is on disk; where it leads.
