@@ -75,10 +75,22 @@ pub fn log_to_nowhere() {
 
 /// Seconds that the threads of this process have computed; a thread that has ended no longer counts.
 pub fn computed() -> f64 {
+    computed_by(|_| true)
+}
+
+/// Of these, the seconds of the threads that commit.
+pub fn committed() -> f64 {
+    computed_by(|name| name == "committer")
+}
+
+fn computed_by(counts: impl Fn(&str) -> bool) -> f64 {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let nanoseconds = threads.filter_map(|thread| {
-        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
+        let text = |file: &str| std::fs::read_to_string(thread.path().join(file)).ok();
+        if !counts(text("comm")?.trim_end()) {
+            return None;
+        }
+        text("schedstat")?.split(' ').next()?.parse::<u64>().ok()
     });
     float(nanoseconds.sum()) / 1e9
 }
