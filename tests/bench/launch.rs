@@ -1,5 +1,6 @@
 //! What the product costs, each as a ratio to a limit measured in the same run: absolute figures belong to one machine on
-//! one day. `cargo bench` runs everything; `cargo bench -- commits pull` only these parts.
+//! one day. `cargo bench` runs everything; `cargo bench -- commits pull` only these parts. On a machine that does other
+//! work the rows about the disk mean little: there each durable commit also waits for what the others have written.
 
 mod commits;
 mod launches;
