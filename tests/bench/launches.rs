@@ -1,5 +1,6 @@
 //! Patients' launches over real sockets: click, hospital, callback, connection on disk. Appliance, hospital and browsers
-//! share the cores, and the hospital makes an RSA signature of its own for every launch (its id token). Pulls are held back, as they are in a burst.
+//! share the cores, and the hospital makes an RSA signature of its own for every launch (its id token).
+//! Pulls are held back, as they are in a burst.
 
 use chartgate::crypto::{Algorithm, KeyPair};
 use chartgate::grants::PULLS_WANTED;
