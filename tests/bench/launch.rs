@@ -1,0 +1,44 @@
+//! What the product costs, each as a ratio to a limit measured in the same run: absolute figures belong to one machine on
+//! one day. `cargo bench` runs everything; `cargo bench -- commits pull` only these parts. On a machine that does other
+//! work the rows about the disk mean little: there each durable commit also waits for what the others have written.
+
+mod commits;
+mod launches;
+mod micro;
+mod pull;
+mod start;
+mod support;
+
+use support::{Stopwatch, Table, say};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --all-targets` starts benches too, without this argument; nothing here is a test.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return;
+    }
+    let named: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| named.is_empty() || named.contains(&part);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let watch = Stopwatch::start();
+    let mut table = Table::default();
+    support::log_to_nowhere();
+    if wanted("commits") {
+        runtime.block_on(commits::measure(&mut table));
+    }
+    if wanted("launches") {
+        runtime.block_on(launches::measure(&mut table));
+    }
+    if wanted("pull") {
+        runtime.block_on(pull::measure(&mut table));
+    }
+    if wanted("start") {
+        runtime.block_on(start::measure(&mut table));
+    }
+    if wanted("micro") {
+        micro::measure();
+    }
+    table.print();
+    say(&format!("{:.0} s in all", watch.seconds()));
+}
