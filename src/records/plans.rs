@@ -3,7 +3,7 @@
 //! US Core obliges a server to a few combinations only, so a plan asks widest first and falls back to the combinations
 //! when the server refuses with 400 or 422. Oracle Health and Epic refuse in ways that are known beforehand.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::smart::vendors::VendorProfile;
 
@@ -129,9 +129,12 @@ fn epic(resource_type: &str) -> Option<Plan> {
     })
 }
 
+/// What RFC 3986 §2.3 leaves as it is: escaping the hyphens of a UUID is legal, and some servers do not undo it.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A query with the patient's id in it.
 pub fn fill(query: &str, patient: &str) -> String {
-    query.replace("{p}", &utf8_percent_encode(patient, NON_ALPHANUMERIC).to_string())
+    query.replace("{p}", &utf8_percent_encode(patient, ESCAPED).to_string())
 }
 
 #[cfg(test)]
@@ -152,5 +155,6 @@ mod tests {
     #[test]
     fn a_patient_id_cannot_add_to_a_query() {
         assert_eq!(fill("patient={p}&_count=9", "a&b=c"), "patient=a%26b%3Dc&_count=9");
+        assert_eq!(fill("Patient/{p}", "1ae5-f8.64"), "Patient/1ae5-f8.64");
     }
 }

@@ -114,6 +114,10 @@ pub struct Pull {
 }
 json_value!(Pull);
 
+/// How long a pull that the store could not take waits to be begun again: a full disk must not become a storm of
+/// requests at the hospital.
+const AFTER_A_FAULT: Duration = Duration::from_mins(1);
+
 /// Limits and patience of pulls.
 #[derive(Debug, Clone)]
 pub struct PullSettings {
@@ -351,12 +355,14 @@ impl From<StoreError> for Stop {
 
 impl Run {
     async fn to_the_end(&self) {
-        let Ok(_turn) = self.pulls.0.turns.acquire().await else { return };
+        let Ok(turn) = self.pulls.0.turns.acquire().await else { return };
         self.change(|pull| pull.state = PullState::Running);
         let outcome = self.read_all().await;
         if let Err(Stop::Store(cause)) = &outcome {
             // Nothing more can be written: the pull stays wanted.
             tracing::error!(connection = %self.connection.id, %cause, "pull stopped");
+            drop(turn);
+            tokio::time::sleep(AFTER_A_FAULT).await;
             return;
         }
         if let Err(Stop::Access(note)) = outcome {
@@ -393,6 +399,8 @@ impl Run {
             .await;
         if let Err(cause) = written {
             tracing::error!(connection = %id, %cause, "the end of a pull could not be written");
+            drop(turn);
+            tokio::time::sleep(AFTER_A_FAULT).await;
         }
     }
 

@@ -1,8 +1,11 @@
 //! Reading records from servers that misbehave: what is there arrives, what is missing is named, and a token goes to its
 //! own FHIR base only.
 
+use std::collections::BTreeMap;
+
 use chartgate::id::{ConnectionId, Id as _};
 use chartgate::records::{Pull, PullState, TypeState};
+use chartgate::smart::RESOURCE_TYPES;
 use serde_json::json;
 
 use crate::support::{Browser, Setup, TestApp};
@@ -138,11 +141,15 @@ async fn long_pulls_outlive_their_ten_minute_tokens() {
     app.hospital.faults(json!({"expires_in": 60})).await;
     let (link, _) = app.session("amy-7").await;
     app.journey(&mut Browser::default(), &link).await;
-    // Tokens of a minute, and seconds that pass with every few requests, for the appliance and for the hospital.
+    // Tokens of a minute, and three seconds that pass with every request the hospital gets, for both sides.
     let ticking = async {
+        let mut seen = 0;
         loop {
-            app.clock.advance(std::time::Duration::from_secs(1));
-            app.hospital.count("fhir.").await;
+            let requests = app.hospital.count("fhir.").await;
+            if requests > seen {
+                app.clock.advance(std::time::Duration::from_secs(3));
+            }
+            seen = requests;
         }
     };
     let pull = tokio::select! {
@@ -190,4 +197,29 @@ async fn an_interrupted_pull_is_finished_after_a_restart() {
     assert_eq!(pull.state, PullState::Succeeded, "{pull:?}");
     let counted: usize = pull.types.iter().map(|report| report.count).sum();
     assert_eq!(app.records("amy-7", "").await.len(), counted);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+async fn published_synthetic_patients_come_count_for_count() {
+    let Some(data) = std::env::var_os("CHARTGATE_TEST_DATA").map(std::path::PathBuf::from) else {
+        eprintln!("skipped: CHARTGATE_TEST_DATA is not set");
+        return;
+    };
+    let served = data.join("patients/served");
+    let (population, _) = chartgate::sandbox::population::Population::load(&served).expect("the data loads");
+    let app = TestApp::with(Setup { population: Some(population.into()), ..Setup::default() }).await;
+    for user in app.hospital.users() {
+        app.connected(&user.username, &user.username).await;
+        let mut served = BTreeMap::new();
+        for record in app.records(&user.username, "count=100").await {
+            let name = record["resource"]["resourceType"].as_str().expect("a type").to_owned();
+            *served.entry(name).or_insert(0) += 1;
+        }
+        let population = app.hospital.sandbox.population();
+        let shared = RESOURCE_TYPES.into_iter().map(|name| (name, population.of(&user.patient, name).len()));
+        for (name, count) in shared {
+            assert_eq!(served.get(name).copied().unwrap_or(0), count, "{name} of {}", user.patient);
+        }
+    }
 }
