@@ -124,10 +124,8 @@ pub struct LaunchSettings {
 /// Reading records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullSettings {
-    /// Pulls at the same time from one source.
+    /// Requests at the same time to one source, over all its patients.
     pub parallel_per_source: u32,
-    /// Resources to ask for in one page (`_count`).
-    pub page_size: u32,
 }
 
 impl Listener {
@@ -289,7 +287,6 @@ impl LaunchSettings {
 impl PullSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let parallel = section.required(&rules::count("parallel_per_source", 1..=16, "4"));
-        let page_size = section.required(&rules::count("page_size", 1..=1000, "100"));
-        Some(Self { parallel_per_source: parallel?, page_size: page_size? })
+        Some(Self { parallel_per_source: parallel? })
     }
 }

@@ -489,7 +489,7 @@ fn no_error_shows_a_value_of_the_environment_or_the_command_line() {
         "store.cache",
         "log.format",
         "outbound.allow_private",
-        "pull.page_size",
+        "pull.parallel_per_source",
         "ehr_client",
         "ehr_client.cerner",
         "ehr_client.cerner.vendor",

@@ -211,7 +211,7 @@ async fn world() -> World {
                 mode: SessionMode::Picker(vec![]),
                 return_url: "http://localhost/".into(),
                 return_button_label: None,
-                metadata: Map::default(),
+                metadata: serde_json::Map::default(),
                 lifetime: Duration::from_hours(1),
             },
         )

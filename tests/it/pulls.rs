@@ -206,8 +206,13 @@ async fn published_synthetic_patients_come_count_for_count() {
         eprintln!("skipped: CHARTGATE_TEST_DATA is not set");
         return;
     };
-    let served = data.join("patients/served");
-    let (population, _) = chartgate::sandbox::population::Population::load(&served).expect("the data loads");
+    for folder in ["patients/served", "patients/bundles"] {
+        come_count_for_count(&data.join(folder)).await;
+    }
+}
+
+async fn come_count_for_count(folder: &std::path::Path) {
+    let (population, _) = chartgate::sandbox::population::Population::load(folder).expect("the data loads");
     let app = TestApp::with(Setup { population: Some(population.into()), ..Setup::default() }).await;
     for user in app.hospital.users() {
         app.connected(&user.username, &user.username).await;

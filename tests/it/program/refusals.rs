@@ -47,9 +47,9 @@ fn check_config_shows_everything_wrong_at_once_and_no_value() {
     let text = text
         .replace("timeout = \"30s\"", "timeout = 41424344\ntimeuot = \"hidden-one\"")
         .replace("filter = \"info\"", "filter = \"hidden-two=what?\"")
-        .replace("page_size = 100", "page_size = 98989898");
+        .replace("parallel_per_source = 4", "parallel_per_source = 98989898");
     write(&place.config(), text);
-    let keys = ["`outbound.timeout`", "timeuot", "`log.filter`", "`pull.page_size`"];
+    let keys = ["`outbound.timeout`", "timeuot", "`log.filter`", "`pull.parallel_per_source`"];
     let refused = place.run(&["check-config"]);
     refused.refused(2, &keys);
     assert!(refused.err.contains(&place.config()), "the file is named: {refused:?}");
