@@ -438,9 +438,11 @@ impl Connect {
     }
 
     async fn progress(&self, journey: &Journey, id: ConnectionId) -> Result<Answer, PageTrouble> {
-        self.of_session(journey, id).await?;
+        let connection = self.of_session(journey, id).await?;
+        // The pull first: when it is over, the name it brought is in the store.
         let pull = self.records.pulls().latest(id).await?;
-        let fragment = progress_fragment(&progress(pull.as_ref()), &ENGLISH);
+        let name = self.records.patient_name(&connection).await?;
+        let fragment = progress_fragment(&progress(pull.as_ref()), name.as_deref(), &ENGLISH);
         Ok(Answer::page(StatusCode::OK, fragment.into_string()))
     }
 

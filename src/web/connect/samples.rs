@@ -317,7 +317,7 @@ fn pages_full_of(evil: &str) -> Vec<Rendered> {
             redirect_uri: text(),
             hints: vec![text()],
         }),
-        progress_fragment(&arrival().progress, &ENGLISH),
+        progress_fragment(&arrival().progress, Some(evil), &ENGLISH),
     ];
     pages.extend(FAILURES.map(|failure| {
         let text = ENGLISH.failure(failure, evil, evil);
@@ -441,12 +441,23 @@ fn what_cannot_be_chosen_is_no_link() {
 
 #[test]
 fn finished_progress_tells_the_script_to_stop() {
-    let going =
-        progress_fragment(&Progress { lines: vec![("Visits".into(), 1_200)], finished: false }, &ENGLISH);
-    let over =
-        progress_fragment(&Progress { lines: vec![("Visits".into(), 1_200)], finished: true }, &ENGLISH);
+    let fragment = |finished| {
+        progress_fragment(&Progress { lines: vec![("Visits".into(), 1_200)], finished }, None, &ENGLISH)
+    };
+    let (going, over) = (fragment(false), fragment(true));
     assert!(!going.0.contains("data-finished") && going.0.contains("1,200 so far"));
     assert!(over.0.contains("data-finished") && over.0.contains("1,200 records"));
+}
+
+#[test]
+fn the_name_has_its_place_before_it_is_known() {
+    let page = |finished, patient_name| {
+        let arrival = Arrival { patient_name, ..arrival(finished, &[]) };
+        result_page(&result(Outcome::Connected(arrival))).into_string()
+    };
+    assert!(page(false, None).contains(ENGLISH.patient_pending));
+    assert!(page(false, Some("Maria Example".into())).contains("data-patient=\"Maria Example\""));
+    assert!(!page(true, None).contains(ENGLISH.patient_label));
 }
 
 #[test]
