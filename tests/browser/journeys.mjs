@@ -222,6 +222,8 @@ const journeys = [
       visit.check(page.url() === result, "the result, loaded again, is another page");
       await page.goto(session.url);
       await visit.page.getByText("Connected so far").waitFor();
+      const card = page.locator("a.card", { hasText: "Sandbox Hospital" });
+      visit.check((await card.innerText()).includes("Connected"), "the connected place is not marked");
       await visit.see("start-connected", { dark: true });
       await page.goBack();
       await visit.arrive("Connected to Sandbox Hospital");

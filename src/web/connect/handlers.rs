@@ -212,13 +212,13 @@ impl Connect {
             return self.depart(journey, source, request).await;
         }
         let query = request.field("q").unwrap_or_default();
-        let finder = self.finder(journey, &query);
+        let connected = self.connected(journey).await?;
+        let finder = self.finder(journey, &query, &connected);
         let branding = self.branding(journey);
         if request.field("fragment").is_some() {
             let fragment = results_fragment(&journey.path, &finder, &branding);
             return Ok(Answer::page(StatusCode::OK, fragment.into_string()));
         }
-        let connected = self.connected(journey).await?;
         let page = StartPage {
             token_path: journey.path.clone(),
             can_finish: !connected.is_empty(),
@@ -230,7 +230,7 @@ impl Connect {
         Ok(Answer::page(StatusCode::OK, start_page(&page).into_string()))
     }
 
-    fn finder(&self, journey: &Journey, query: &str) -> Finder {
+    fn finder(&self, journey: &Journey, query: &str, connected: &[ConnectedRow]) -> Finder {
         let query: String = query.chars().take(200).collect();
         let asked = !query.trim().is_empty();
         let mut found = self.directory.search(journey.environment, &query);
@@ -240,7 +240,13 @@ impl Connect {
             SessionMode::Picker(ids) => ids.iter().filter_map(|id| self.directory.source(*id)).collect(),
             SessionMode::Direct(_) => Vec::new(),
         };
-        let cards = |sources: &[std::sync::Arc<Source>]| sources.iter().map(|source| card(source)).collect();
+        let cards = |sources: &[std::sync::Arc<Source>]| {
+            let mut cards: Vec<SourceCard> = sources.iter().map(|source| card(source)).collect();
+            for card in &mut cards {
+                card.connected = connected.iter().any(|row| row.source_id == card.source_id);
+            }
+            cards
+        };
         // Without a question: what the app recommends, else everything there is.
         let shown = if recommended.is_empty() { found.clone() } else { recommended };
         Finder {
@@ -271,6 +277,7 @@ impl Connect {
             let gaps = !gaps(&connection, None).is_empty();
             let sentence = if gaps { ENGLISH.row_gaps } else { ENGLISH.row_connected };
             Some(ConnectedRow {
+                source_id: source.id.to_string(),
                 name: source.name.clone(),
                 logo: None,
                 state_sentence: sentence.to_owned(),
@@ -562,6 +569,7 @@ fn card(source: &Source) -> SourceCard {
         portal: None,
         records_from: None,
         logo: None,
+        connected: false,
         test: false,
         not_yet: None,
     }

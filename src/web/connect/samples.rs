@@ -31,6 +31,7 @@ fn card(name: &str, place: &str, portal: Option<&str>, from: Option<&str>) -> So
         portal: portal.map(Into::into),
         records_from: from.map(Into::into),
         logo: None,
+        connected: false,
         test: false,
         not_yet: None,
     }
@@ -128,17 +129,20 @@ fn patient_pages() -> Vec<Rendered> {
     let none = Finder { query: "Mrecy".into(), results: Some(Vec::new()), ..Finder::default() };
     let many = Finder { query: "Mercy".into(), results: Some(found()), more: true, ..Finder::default() };
     let mut connected = start(suggested());
+    connected.finder.recommended[1].connected = true;
     connected.can_finish = true;
     connected.branding.environment_badge = Some("Test".into());
     connected.branding.accent = Colour::parse("#7b2d8e");
     connected.connected = vec![
         ConnectedRow {
+            source_id: "fhirsrc_01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             name: "Mercy Hospital".into(),
             logo: None,
             state_sentence: "Connected. Records are arriving.".into(),
             needs_attention: false,
         },
         ConnectedRow {
+            source_id: "fhirsrc_01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             name: "Lakeside Regional Medical Center".into(),
             logo: None,
             state_sentence: "Connected, but lab results were left out.".into(),
@@ -241,6 +245,7 @@ fn pages_full_of(evil: &str) -> Vec<Rendered> {
         branding: branding(),
         finder: Finder { query: text(), results, more: false, recommended: cards() },
         connected: vec![ConnectedRow {
+            source_id: text(),
             name: text(),
             logo: maybe(),
             state_sentence: text(),
@@ -437,6 +442,15 @@ fn what_cannot_be_chosen_is_no_link() {
     assert_eq!(page.matches("card-off").count(), 2);
     assert!(page.contains("5 places found."));
     assert!(page.contains(ENGLISH.not_listed));
+}
+
+#[test]
+fn what_is_connected_is_marked_and_can_still_be_chosen() {
+    let mut finder = suggested();
+    finder.recommended[1].connected = true;
+    let page = results_fragment(PATH, &finder, &clinic()).into_string();
+    assert_eq!(page.matches("<a class=\"card\"").count(), 3);
+    assert_eq!(page.matches(ENGLISH.row_connected).count(), 1);
 }
 
 #[test]
