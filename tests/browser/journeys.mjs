@@ -307,9 +307,11 @@ const journeys = [
       visit.accept(404);
       await visit.go(`${demo.base}/c/${"0".repeat(32)}`);
       await visit.arrive("We do not know this link");
+      await visit.says("Practice data");
       await visit.see("unknown-link");
       await visit.go(`${demo.base}/nothing-here`);
       await visit.arrive("There is no page here");
+      await visit.says("Practice data");
       await visit.see("no-page");
     },
   },

@@ -113,17 +113,19 @@ pub struct PageTrouble {
     pub next: Option<WayOn>,
     /// What the log should say, under the reference code on the page.
     pub cause: Option<String>,
+    /// Of the session, when that is known.
+    pub environment: Option<Environment>,
 }
 
 impl From<Trouble> for PageTrouble {
     fn from(trouble: Trouble) -> Self {
-        Self { trouble, next: None, cause: None }
+        Self { trouble, next: None, cause: None, environment: None }
     }
 }
 
 impl From<StoreError> for PageTrouble {
     fn from(error: StoreError) -> Self {
-        Self { trouble: Trouble::OurFault, next: None, cause: Some(error.to_string()) }
+        Self { cause: Some(error.to_string()), ..Trouble::OurFault.into() }
     }
 }
 
@@ -142,8 +144,9 @@ impl PageTrouble {
         }
     }
 
-    /// The page. What has a cause gets a reference code, which the log line with the cause carries too.
-    pub fn into_answer(self, clinic: &str, random: &Random) -> Answer {
+    /// The page, with the branding that [`Connect::trouble_page`] gives it. What has a cause gets a reference code,
+    /// which the log line with the cause carries too.
+    fn into_answer(self, branding: Branding, random: &Random) -> Answer {
         let mut page = ErrorPage::of(self.trouble, &ENGLISH);
         let status = self.status();
         if let Some(cause) = self.cause {
@@ -151,7 +154,7 @@ impl PageTrouble {
             tracing::warn!(%reference, cause, trouble = ?self.trouble, "page refused");
             page.reference = Some(reference.to_string());
         }
-        page.branding = Some(Branding::new(clinic, &ENGLISH));
+        page.branding = Some(branding);
         page.next = self.next;
         Answer::page(status, error_page(&page).into_string())
     }
@@ -173,14 +176,23 @@ impl Connect {
         request: &PageRequest,
     ) -> Result<Answer, PageTrouble> {
         let journey = self.journey(token).await?;
-        match page {
+        let answered = match page {
             ConnectPage::Start => self.start(&journey, request).await,
             ConnectPage::Leaving(source) => self.leaving(&journey, source).await,
             ConnectPage::Launch => self.launch(&journey, request).await,
             ConnectPage::Result(connection) => self.result(&journey, connection).await,
             ConnectPage::Progress(connection) => self.progress(&journey, connection).await,
             ConnectPage::Done => self.done(&journey, request).await,
-        }
+        };
+        answered.map_err(|trouble| PageTrouble { environment: Some(journey.environment), ..trouble })
+    }
+
+    /// The page for what stands in the way. Without a session, what can be connected here tells whether it is practice.
+    pub fn trouble_page(&self, trouble: PageTrouble) -> Answer {
+        let practice =
+            || if self.directory.only_practice() { Environment::Sandbox } else { Environment::Live };
+        let branding = self.branding(trouble.environment.unwrap_or_else(practice));
+        trouble.into_answer(branding, &self.random)
     }
 
     async fn journey(&self, token: SessionToken) -> Result<Journey, PageTrouble> {
@@ -214,7 +226,7 @@ impl Connect {
         let query = request.field("q").unwrap_or_default();
         let connected = self.connected(journey).await?;
         let finder = self.finder(journey, &query, &connected);
-        let branding = self.branding(journey);
+        let branding = self.branding(journey.environment);
         if request.field("fragment").is_some() {
             let fragment = results_fragment(&journey.path, &finder, &branding);
             return Ok(Answer::page(StatusCode::OK, fragment.into_string()));
@@ -296,7 +308,7 @@ impl Connect {
             name: source.name.clone(),
             logo: None,
             sign_in_host: self.grants.sign_in_host(&source).await,
-            branding: self.branding(journey),
+            branding: self.branding(journey.environment),
             retry: self.retry(journey, source.id).await?,
         };
         Ok(Answer::page(StatusCode::OK, leaving_page(&page).into_string()))
@@ -397,10 +409,16 @@ impl Connect {
             href: Route::Connect(session.token, ConnectPage::Start).path(),
         };
         match stale {
-            StaleReturn::Unknown => PageTrouble { trouble: Trouble::OtherBrowser, next: None, cause },
+            StaleReturn::Unknown => PageTrouble { cause, ..Trouble::OtherBrowser.into() },
             StaleReturn::TooOld(session) | StaleReturn::Repeated { session, .. } => {
-                let next = self.sessions.by_id(session).await.ok().flatten().map(start_again);
-                PageTrouble { trouble: Trouble::StaleReturn, next, cause }
+                let session = self.sessions.by_id(session).await.ok().flatten();
+                let environment = match &session {
+                    Some(session) => self.workspaces.find(session.workspace).await.ok().flatten(),
+                    None => None,
+                }
+                .map(|workspace| workspace.environment);
+                let next = session.map(start_again);
+                PageTrouble { trouble: Trouble::StaleReturn, next, cause, environment }
             }
             StaleReturn::Store(error) => error.into(),
         }
@@ -435,7 +453,7 @@ impl Connect {
         };
         let page = ResultPage {
             token_path: journey.path.clone(),
-            branding: self.branding(journey),
+            branding: self.branding(journey.environment),
             source_id: connection.source.to_string(),
             hospital,
             done_label: done_label(&journey.session),
@@ -484,7 +502,7 @@ impl Connect {
                 .return_button_label
                 .clone()
                 .unwrap_or_else(|| ENGLISH.return_label.to_owned()),
-            branding: self.branding(journey),
+            branding: self.branding(journey.environment),
             connected: connected.into_iter().map(|row| row.name).collect(),
         };
         Ok(Answer::page(StatusCode::OK, done_page(&page).into_string()))
@@ -510,9 +528,9 @@ impl Connect {
         })
     }
 
-    fn branding(&self, journey: &Journey) -> Branding {
+    fn branding(&self, environment: Environment) -> Branding {
         let mut branding = Branding::new(self.clinic.clone(), &ENGLISH);
-        if journey.environment == Environment::Sandbox {
+        if environment == Environment::Sandbox {
             branding.environment_badge = Some(ENGLISH.practice_badge.to_owned());
         }
         branding
