@@ -351,7 +351,7 @@ impl App {
     }
 
     fn trouble(&self, trouble: PageTrouble) -> Answer {
-        trouble.into_answer(&self.parts().connect.clinic, &self.parts().random)
+        self.parts().connect.trouble_page(trouble)
     }
 
     fn doc_url(&self) -> String {

@@ -202,6 +202,13 @@ impl Directory {
         search::rank(sources, query)
     }
 
+    /// Whether there are places to connect, and none of them is a real one.
+    pub fn only_practice(&self) -> bool {
+        let known = self.read_known();
+        let mut all = known.sources.values();
+        !known.sources.is_empty() && all.all(|source| source.environment == Environment::Sandbox)
+    }
+
     fn read_known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

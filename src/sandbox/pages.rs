@@ -176,7 +176,11 @@ pub(super) fn consent(sandbox: &Sandbox, asked: &Asked, ticket: &str, username: 
                 @for resource_type in scope::types(&asked.scopes) {
                     label.tick {
                         input type="checkbox" name="type" value=(resource_type) checked;
-                        span { (in_words(resource_type)) }
+                        span {
+                            (in_words(resource_type))
+                            // Last and small: for who tests an app, not for who is asked.
+                            @if in_words(resource_type) != resource_type { " " span.small { (resource_type) } }
+                        }
                     }
                 }
             }

@@ -98,7 +98,7 @@ export class Visit {
     await this.page.locator("#username").fill(this.demo.user.username);
     await this.page.locator("#password").fill(this.demo.user.password);
     await this.press("Sign in");
-    await this.arrive("Share your record?");
+    await this.arrive("Share your record");
   }
 
   /** From the first page until the patient has agreed, without the boxes in `unticked`. */
@@ -106,7 +106,7 @@ export class Visit {
     await this.choose();
     await this.leave();
     await this.signIn();
-    for (const box of unticked) await this.page.getByRole("checkbox", { name: box, exact: true }).uncheck();
+    for (const type of unticked) await this.page.locator(`input[name=type][value=${type}]`).uncheck();
     await this.press("Allow");
   }
 

@@ -98,6 +98,15 @@
     });
   };
 
+  // Whose record it is, as soon as the hospital has said so; a hospital that never does leaves no empty place.
+  const whose = ({ dataset }) => {
+    const panel = document.querySelector("[data-whose]");
+    const name = panel?.querySelector("[data-name]");
+    if (!name) return;
+    if (!dataset.patient) panel.hidden = "finished" in dataset;
+    else if (name.textContent !== dataset.patient) name.textContent = dataset.patient;
+  };
+
   const progress = (region) => {
     const manual = document.querySelector("[data-manual]"); // the link to load the page again: the way out
     let wait = POLL.first, spent = 0;
@@ -109,7 +118,11 @@
         spent += wait;
         wait = Math.min(wait * 1.3, POLL.slowest);
         try {
-          if (!document.hidden) show(region, await ask(region.dataset.poll));
+          if (!document.hidden) {
+            const fresh = await ask(region.dataset.poll);
+            if (fresh) whose(fresh);
+            show(region, fresh);
+          }
         } catch {
           wait = POLL.slowest;
         }

@@ -113,17 +113,19 @@ pub struct PageTrouble {
     pub next: Option<WayOn>,
     /// What the log should say, under the reference code on the page.
     pub cause: Option<String>,
+    /// Of the session, when that is known.
+    pub environment: Option<Environment>,
 }
 
 impl From<Trouble> for PageTrouble {
     fn from(trouble: Trouble) -> Self {
-        Self { trouble, next: None, cause: None }
+        Self { trouble, next: None, cause: None, environment: None }
     }
 }
 
 impl From<StoreError> for PageTrouble {
     fn from(error: StoreError) -> Self {
-        Self { trouble: Trouble::OurFault, next: None, cause: Some(error.to_string()) }
+        Self { cause: Some(error.to_string()), ..Trouble::OurFault.into() }
     }
 }
 
@@ -142,8 +144,9 @@ impl PageTrouble {
         }
     }
 
-    /// The page. What has a cause gets a reference code, which the log line with the cause carries too.
-    pub fn into_answer(self, clinic: &str, random: &Random) -> Answer {
+    /// The page, with the branding that [`Connect::trouble_page`] gives it. What has a cause gets a reference code,
+    /// which the log line with the cause carries too.
+    fn into_answer(self, branding: Branding, random: &Random) -> Answer {
         let mut page = ErrorPage::of(self.trouble, &ENGLISH);
         let status = self.status();
         if let Some(cause) = self.cause {
@@ -151,7 +154,7 @@ impl PageTrouble {
             tracing::warn!(%reference, cause, trouble = ?self.trouble, "page refused");
             page.reference = Some(reference.to_string());
         }
-        page.branding = Some(Branding::new(clinic, &ENGLISH));
+        page.branding = Some(branding);
         page.next = self.next;
         Answer::page(status, error_page(&page).into_string())
     }
@@ -173,14 +176,23 @@ impl Connect {
         request: &PageRequest,
     ) -> Result<Answer, PageTrouble> {
         let journey = self.journey(token).await?;
-        match page {
+        let answered = match page {
             ConnectPage::Start => self.start(&journey, request).await,
             ConnectPage::Leaving(source) => self.leaving(&journey, source).await,
             ConnectPage::Launch => self.launch(&journey, request).await,
             ConnectPage::Result(connection) => self.result(&journey, connection).await,
             ConnectPage::Progress(connection) => self.progress(&journey, connection).await,
             ConnectPage::Done => self.done(&journey, request).await,
-        }
+        };
+        answered.map_err(|trouble| PageTrouble { environment: Some(journey.environment), ..trouble })
+    }
+
+    /// The page for what stands in the way. Without a session, what can be connected here tells whether it is practice.
+    pub fn trouble_page(&self, trouble: PageTrouble) -> Answer {
+        let practice =
+            || if self.directory.only_practice() { Environment::Sandbox } else { Environment::Live };
+        let branding = self.branding(trouble.environment.unwrap_or_else(practice));
+        trouble.into_answer(branding, &self.random)
     }
 
     async fn journey(&self, token: SessionToken) -> Result<Journey, PageTrouble> {
@@ -212,13 +224,13 @@ impl Connect {
             return self.depart(journey, source, request).await;
         }
         let query = request.field("q").unwrap_or_default();
-        let finder = self.finder(journey, &query);
-        let branding = self.branding(journey);
+        let connected = self.connected(journey).await?;
+        let finder = self.finder(journey, &query, &connected);
+        let branding = self.branding(journey.environment);
         if request.field("fragment").is_some() {
             let fragment = results_fragment(&journey.path, &finder, &branding);
             return Ok(Answer::page(StatusCode::OK, fragment.into_string()));
         }
-        let connected = self.connected(journey).await?;
         let page = StartPage {
             token_path: journey.path.clone(),
             can_finish: !connected.is_empty(),
@@ -230,7 +242,7 @@ impl Connect {
         Ok(Answer::page(StatusCode::OK, start_page(&page).into_string()))
     }
 
-    fn finder(&self, journey: &Journey, query: &str) -> Finder {
+    fn finder(&self, journey: &Journey, query: &str, connected: &[ConnectedRow]) -> Finder {
         let query: String = query.chars().take(200).collect();
         let asked = !query.trim().is_empty();
         let mut found = self.directory.search(journey.environment, &query);
@@ -240,7 +252,13 @@ impl Connect {
             SessionMode::Picker(ids) => ids.iter().filter_map(|id| self.directory.source(*id)).collect(),
             SessionMode::Direct(_) => Vec::new(),
         };
-        let cards = |sources: &[std::sync::Arc<Source>]| sources.iter().map(|source| card(source)).collect();
+        let cards = |sources: &[std::sync::Arc<Source>]| {
+            let mut cards: Vec<SourceCard> = sources.iter().map(|source| card(source)).collect();
+            for card in &mut cards {
+                card.connected = connected.iter().any(|row| row.source_id == card.source_id);
+            }
+            cards
+        };
         // Without a question: what the app recommends, else everything there is.
         let shown = if recommended.is_empty() { found.clone() } else { recommended };
         Finder {
@@ -271,6 +289,7 @@ impl Connect {
             let gaps = !gaps(&connection, None).is_empty();
             let sentence = if gaps { ENGLISH.row_gaps } else { ENGLISH.row_connected };
             Some(ConnectedRow {
+                source_id: source.id.to_string(),
                 name: source.name.clone(),
                 logo: None,
                 state_sentence: sentence.to_owned(),
@@ -289,7 +308,7 @@ impl Connect {
             name: source.name.clone(),
             logo: None,
             sign_in_host: self.grants.sign_in_host(&source).await,
-            branding: self.branding(journey),
+            branding: self.branding(journey.environment),
             retry: self.retry(journey, source.id).await?,
         };
         Ok(Answer::page(StatusCode::OK, leaving_page(&page).into_string()))
@@ -390,10 +409,16 @@ impl Connect {
             href: Route::Connect(session.token, ConnectPage::Start).path(),
         };
         match stale {
-            StaleReturn::Unknown => PageTrouble { trouble: Trouble::OtherBrowser, next: None, cause },
+            StaleReturn::Unknown => PageTrouble { cause, ..Trouble::OtherBrowser.into() },
             StaleReturn::TooOld(session) | StaleReturn::Repeated { session, .. } => {
-                let next = self.sessions.by_id(session).await.ok().flatten().map(start_again);
-                PageTrouble { trouble: Trouble::StaleReturn, next, cause }
+                let session = self.sessions.by_id(session).await.ok().flatten();
+                let environment = match &session {
+                    Some(session) => self.workspaces.find(session.workspace).await.ok().flatten(),
+                    None => None,
+                }
+                .map(|workspace| workspace.environment);
+                let next = session.map(start_again);
+                PageTrouble { trouble: Trouble::StaleReturn, next, cause, environment }
             }
             StaleReturn::Store(error) => error.into(),
         }
@@ -428,7 +453,7 @@ impl Connect {
         };
         let page = ResultPage {
             token_path: journey.path.clone(),
-            branding: self.branding(journey),
+            branding: self.branding(journey.environment),
             source_id: connection.source.to_string(),
             hospital,
             done_label: done_label(&journey.session),
@@ -438,9 +463,11 @@ impl Connect {
     }
 
     async fn progress(&self, journey: &Journey, id: ConnectionId) -> Result<Answer, PageTrouble> {
-        self.of_session(journey, id).await?;
+        let connection = self.of_session(journey, id).await?;
+        // The pull first: when it is over, the name it brought is in the store.
         let pull = self.records.pulls().latest(id).await?;
-        let fragment = progress_fragment(&progress(pull.as_ref()), &ENGLISH);
+        let name = self.records.patient_name(&connection).await?;
+        let fragment = progress_fragment(&progress(pull.as_ref()), name.as_deref(), &ENGLISH);
         Ok(Answer::page(StatusCode::OK, fragment.into_string()))
     }
 
@@ -475,7 +502,7 @@ impl Connect {
                 .return_button_label
                 .clone()
                 .unwrap_or_else(|| ENGLISH.return_label.to_owned()),
-            branding: self.branding(journey),
+            branding: self.branding(journey.environment),
             connected: connected.into_iter().map(|row| row.name).collect(),
         };
         Ok(Answer::page(StatusCode::OK, done_page(&page).into_string()))
@@ -501,9 +528,9 @@ impl Connect {
         })
     }
 
-    fn branding(&self, journey: &Journey) -> Branding {
+    fn branding(&self, environment: Environment) -> Branding {
         let mut branding = Branding::new(self.clinic.clone(), &ENGLISH);
-        if journey.environment == Environment::Sandbox {
+        if environment == Environment::Sandbox {
             branding.environment_badge = Some(ENGLISH.practice_badge.to_owned());
         }
         branding
@@ -560,6 +587,7 @@ fn card(source: &Source) -> SourceCard {
         portal: None,
         records_from: None,
         logo: None,
+        connected: false,
         test: false,
         not_yet: None,
     }

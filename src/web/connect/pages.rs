@@ -51,6 +51,8 @@ pub struct SourceCard {
     pub records_from: Option<String>,
     /// A path on this machine to our own copy of the logo.
     pub logo: Option<String>,
+    /// Connected in this session already: marked, and may still be chosen to add what was left out.
+    pub connected: bool,
     /// Not a real place: marked as a test.
     pub test: bool,
     /// Why it cannot be chosen yet.
@@ -60,6 +62,8 @@ pub struct SourceCard {
 /// A place that is connected already.
 #[derive(Debug, Clone)]
 pub struct ConnectedRow {
+    /// Of the card that is marked as connected.
+    pub source_id: String,
     /// Its name.
     pub name: String,
     /// Our own copy of its logo.
@@ -223,6 +227,9 @@ fn source_card(token_path: &str, card: &SourceCard, words: &Words) -> Markup {
             }
             @if let Some(origin) = &card.records_from {
                 span.small.muted { (fill(words.card_records, &[("origin", origin)])) }
+            }
+            @if card.connected {
+                span.row-state.text-ok { (icons::check()) span { (words.row_connected) } }
             }
             @if let Some(why) = card.not_yet {
                 span.card-why { (icons::clock()) span { (words.not_yet(why)) } }

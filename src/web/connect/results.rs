@@ -186,12 +186,15 @@ fn failed(page: &ResultPage, text: &FailureText, reference: &str, more_info_url:
 /// Whose record it is, to be read before going on.
 fn whose(page: &ResultPage, arrival: &Arrival) -> Markup {
     let words = page.branding.words;
+    // While the name may still come its place is kept, so that the buttons below stay where they are when it does.
     html! {
-        @if let Some(name) = &arrival.patient_name {
-            section.panel {
+        @if arrival.patient_name.is_some() || !arrival.progress.finished {
+            section.panel data-whose {
                 div {
                     p.panel-label { (words.patient_label) }
-                    p.panel-value { (name) }
+                    p.panel-value role="status" data-name {
+                        (arrival.patient_name.as_deref().unwrap_or(words.patient_pending))
+                    }
                 }
                 p.small.muted { (fill(words.patient_wrong, &[("clinic", &page.branding.clinic)])) }
             }
@@ -211,17 +214,23 @@ fn arriving(page: &ResultPage, arrival: &Arrival) -> Markup {
                     a.outside href="" data-manual { span.icon-small { (icons::refresh()) } (words.progress_refresh) }
                 }
             }
-            (progress_region(&arrival.progress, words, Some(&poll)))
+            (progress_region(&arrival.progress, arrival.patient_name.as_deref(), words, Some(&poll)))
         }
     }
 }
 
-/// The part of a result page that changes; also the whole answer to `{token_path}/progress/{connection_id}`.
-pub fn progress_fragment(progress: &Progress, words: &Words) -> Markup {
-    progress_region(progress, words, None)
+/// The part of a result page that changes; also the whole answer to `{token_path}/progress/{connection_id}`. It carries
+/// the patient's name, which stands elsewhere on the page.
+pub fn progress_fragment(progress: &Progress, patient_name: Option<&str>, words: &Words) -> Markup {
+    progress_region(progress, patient_name, words, None)
 }
 
-fn progress_region(progress: &Progress, words: &Words, poll: Option<&str>) -> Markup {
+fn progress_region(
+    progress: &Progress,
+    patient_name: Option<&str>,
+    words: &Words,
+    poll: Option<&str>,
+) -> Markup {
     let total = progress.lines.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     let text = match (progress.finished, total) {
         (false, 0) => words.progress_none,
@@ -230,7 +239,7 @@ fn progress_region(progress: &Progress, words: &Words, poll: Option<&str>) -> Ma
         (true, _) => words.progress_done,
     };
     html! {
-        div.region.region-live data-region data-poll=[poll] data-finished[progress.finished] {
+        div.region.region-live data-region data-poll=[poll] data-patient=[patient_name] data-finished[progress.finished] {
             p.region-status role="status" data-status { (fill(text, &[("count", &number(total))])) }
             div.stack data-content {
                 div.bar.bar-full[progress.finished] {}

@@ -31,6 +31,7 @@ fn card(name: &str, place: &str, portal: Option<&str>, from: Option<&str>) -> So
         portal: portal.map(Into::into),
         records_from: from.map(Into::into),
         logo: None,
+        connected: false,
         test: false,
         not_yet: None,
     }
@@ -128,17 +129,20 @@ fn patient_pages() -> Vec<Rendered> {
     let none = Finder { query: "Mrecy".into(), results: Some(Vec::new()), ..Finder::default() };
     let many = Finder { query: "Mercy".into(), results: Some(found()), more: true, ..Finder::default() };
     let mut connected = start(suggested());
+    connected.finder.recommended[1].connected = true;
     connected.can_finish = true;
     connected.branding.environment_badge = Some("Test".into());
     connected.branding.accent = Colour::parse("#7b2d8e");
     connected.connected = vec![
         ConnectedRow {
+            source_id: "fhirsrc_01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             name: "Mercy Hospital".into(),
             logo: None,
             state_sentence: "Connected. Records are arriving.".into(),
             needs_attention: false,
         },
         ConnectedRow {
+            source_id: "fhirsrc_01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             name: "Lakeside Regional Medical Center".into(),
             logo: None,
             state_sentence: "Connected, but lab results were left out.".into(),
@@ -241,6 +245,7 @@ fn pages_full_of(evil: &str) -> Vec<Rendered> {
         branding: branding(),
         finder: Finder { query: text(), results, more: false, recommended: cards() },
         connected: vec![ConnectedRow {
+            source_id: text(),
             name: text(),
             logo: maybe(),
             state_sentence: text(),
@@ -317,7 +322,7 @@ fn pages_full_of(evil: &str) -> Vec<Rendered> {
             redirect_uri: text(),
             hints: vec![text()],
         }),
-        progress_fragment(&arrival().progress, &ENGLISH),
+        progress_fragment(&arrival().progress, Some(evil), &ENGLISH),
     ];
     pages.extend(FAILURES.map(|failure| {
         let text = ENGLISH.failure(failure, evil, evil);
@@ -440,13 +445,33 @@ fn what_cannot_be_chosen_is_no_link() {
 }
 
 #[test]
+fn what_is_connected_is_marked_and_can_still_be_chosen() {
+    let mut finder = suggested();
+    finder.recommended[1].connected = true;
+    let page = results_fragment(PATH, &finder, &clinic()).into_string();
+    assert_eq!(page.matches("<a class=\"card\"").count(), 3);
+    assert_eq!(page.matches(ENGLISH.row_connected).count(), 1);
+}
+
+#[test]
 fn finished_progress_tells_the_script_to_stop() {
-    let going =
-        progress_fragment(&Progress { lines: vec![("Visits".into(), 1_200)], finished: false }, &ENGLISH);
-    let over =
-        progress_fragment(&Progress { lines: vec![("Visits".into(), 1_200)], finished: true }, &ENGLISH);
+    let fragment = |finished| {
+        progress_fragment(&Progress { lines: vec![("Visits".into(), 1_200)], finished }, None, &ENGLISH)
+    };
+    let (going, over) = (fragment(false), fragment(true));
     assert!(!going.0.contains("data-finished") && going.0.contains("1,200 so far"));
     assert!(over.0.contains("data-finished") && over.0.contains("1,200 records"));
+}
+
+#[test]
+fn the_name_has_its_place_before_it_is_known() {
+    let page = |finished, patient_name| {
+        let arrival = Arrival { patient_name, ..arrival(finished, &[]) };
+        result_page(&result(Outcome::Connected(arrival))).into_string()
+    };
+    assert!(page(false, None).contains(ENGLISH.patient_pending));
+    assert!(page(false, Some("Maria Example".into())).contains("data-patient=\"Maria Example\""));
+    assert!(!page(true, None).contains(ENGLISH.patient_label));
 }
 
 #[test]
