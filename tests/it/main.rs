@@ -13,4 +13,5 @@ mod sandbox;
 mod server;
 mod smart;
 mod support;
+mod tidy;
 mod troubles;
