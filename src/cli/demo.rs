@@ -391,7 +391,8 @@ fn announce(app: &App, sandbox: &Sandbox, about: &Announcement<'_>, json: bool) 
     if json {
         output::json(&json!({
             "base_url": base_url,
-            "admin_url": format!("{base_url}/admin"),
+            // There is no admin panel yet; the field is part of the document's form.
+            "admin_url": Json::Null,
             "connect_url": link,
             "api_key": key,
             "jwks_url": app.parts().config.public_url.jwks_uri(),
