@@ -20,6 +20,7 @@
     if (!fresh) throw new Error("no region");
     say(region, fresh.querySelector("[data-status]")?.textContent ?? "");
     region.querySelector("[data-content]").replaceChildren(...fresh.querySelector("[data-content]").childNodes);
+    if (fresh.dataset.patient) say(document.querySelector("[data-whose]"), fresh.dataset.patient);
     region.toggleAttribute("data-finished", fresh.hasAttribute("data-finished"));
   };
 
@@ -98,15 +99,6 @@
     });
   };
 
-  // Whose record it is, as soon as the hospital has said so; a hospital that never does leaves no empty place.
-  const whose = ({ dataset }) => {
-    const panel = document.querySelector("[data-whose]");
-    const name = panel?.querySelector("[data-name]");
-    if (!name) return;
-    if (!dataset.patient) panel.hidden = "finished" in dataset;
-    else if (name.textContent !== dataset.patient) name.textContent = dataset.patient;
-  };
-
   const progress = (region) => {
     const manual = document.querySelector("[data-manual]"); // the link to load the page again: the way out
     let wait = POLL.first, spent = 0;
@@ -118,11 +110,7 @@
         spent += wait;
         wait = Math.min(wait * 1.3, POLL.slowest);
         try {
-          if (!document.hidden) {
-            const fresh = await ask(region.dataset.poll);
-            if (fresh) whose(fresh);
-            show(region, fresh);
-          }
+          if (!document.hidden) show(region, await ask(region.dataset.poll));
         } catch {
           wait = POLL.slowest;
         }

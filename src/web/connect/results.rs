@@ -186,20 +186,22 @@ fn failed(page: &ResultPage, text: &FailureText, reference: &str, more_info_url:
 /// Whose record it is, to be read before going on.
 fn whose(page: &ResultPage, arrival: &Arrival) -> Markup {
     let words = page.branding.words;
-    // While the name may still come its place is kept, so that the buttons below stay where they are when it does.
+    let name = name_or(arrival.patient_name.as_deref(), &arrival.progress, words);
+    // It stands there before the name is known, so that the buttons below stay where they are when it comes.
     html! {
-        @if arrival.patient_name.is_some() || !arrival.progress.finished {
-            section.panel data-whose {
-                div {
-                    p.panel-label { (words.patient_label) }
-                    p.panel-value role="status" data-name {
-                        (arrival.patient_name.as_deref().unwrap_or(words.patient_pending))
-                    }
-                }
-                p.small.muted { (fill(words.patient_wrong, &[("clinic", &page.branding.clinic)])) }
+        section.panel data-whose {
+            div {
+                p.panel-label { (words.patient_label) }
+                p.panel-value role="status" data-status { (name) }
             }
+            p.small.muted { (fill(words.patient_wrong, &[("clinic", &page.branding.clinic)])) }
         }
     }
+}
+
+/// The patient's name, or why there is none.
+fn name_or<'a>(name: Option<&'a str>, progress: &Progress, words: &'a Words) -> &'a str {
+    name.unwrap_or(if progress.finished { words.patient_unnamed } else { words.patient_pending })
 }
 
 /// How far the reading of the records is.
@@ -239,7 +241,7 @@ fn progress_region(
         (true, _) => words.progress_done,
     };
     html! {
-        div.region.region-live data-region data-poll=[poll] data-patient=[patient_name] data-finished[progress.finished] {
+        div.region.region-live data-region data-poll=[poll] data-patient=(name_or(patient_name, progress, words)) data-finished[progress.finished] {
             p.region-status role="status" data-status { (fill(text, &[("count", &number(total))])) }
             div.stack data-content {
                 div.bar.bar-full[progress.finished] {}

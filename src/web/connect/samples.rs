@@ -471,7 +471,7 @@ fn the_name_has_its_place_before_it_is_known() {
     };
     assert!(page(false, None).contains(ENGLISH.patient_pending));
     assert!(page(false, Some("Maria Example".into())).contains("data-patient=\"Maria Example\""));
-    assert!(!page(true, None).contains(ENGLISH.patient_label));
+    assert!(page(true, None).contains(ENGLISH.patient_unnamed));
 }
 
 #[test]

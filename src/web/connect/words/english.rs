@@ -79,6 +79,7 @@ pub const ENGLISH: Words = Words {
     connected_close: "You can close this page. Your records keep arriving without it.",
     patient_label: "The hospital knows you as",
     patient_pending: "One moment…",
+    patient_unnamed: "No name was given",
     patient_wrong: "Is this not you? Tell {clinic} before you go on.",
     progress_title: "Your records",
     progress_none: "Records are on their way. The first ones usually arrive within a minute.",

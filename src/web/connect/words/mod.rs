@@ -70,6 +70,7 @@ pub struct Words {
     pub(in crate::web) connected_close: &'static str,
     pub(in crate::web) patient_label: &'static str,
     pub(in crate::web) patient_pending: &'static str,
+    pub(in crate::web) patient_unnamed: &'static str,
     pub(in crate::web) patient_wrong: &'static str,
     pub(in crate::web) progress_title: &'static str,
     pub(in crate::web) progress_none: &'static str,
