@@ -3,11 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chartgate::crypto::Random;
 use chartgate::sandbox::population::{LoadError, NotTaken, Population, RECORD_TYPES, Reason, Resource};
 use serde_json::Value;
+
+use crate::support::test_data;
 
 fn synthetic(size: Option<usize>) -> Population {
     Population::synthetic(&Random::seeded(7), size)
@@ -292,22 +294,9 @@ fn what_cannot_be_loaded_is_named() {
     assert!(matches!(failure(), LoadError::File { .. }));
 }
 
-/// The folder of real-shaped test data, when this machine has one.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test reads where optional data lies; there is no config here"
-)]
-fn test_data() -> Option<PathBuf> {
-    std::env::var("CHARTGATE_TEST_DATA").ok().map(PathBuf::from)
-}
-
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn published_synthetic_records_load_whole_as_bundles_and_as_lines() {
-    let Some(data) = test_data() else {
-        eprintln!("skipped: CHARTGATE_TEST_DATA is not set");
-        return;
-    };
+    let Some(data) = test_data() else { return };
     let load = |folder: &str| Population::load(&data.join("patients").join(folder)).expect("the data loads");
     let load_one = |file: &str| {
         let folder = tempfile::tempdir().expect("a folder");

@@ -8,7 +8,7 @@ use chartgate::records::{Pull, PullState, TypeState};
 use chartgate::smart::RESOURCE_TYPES;
 use serde_json::json;
 
-use crate::support::{Browser, Setup, TestApp};
+use crate::support::{Browser, Setup, TestApp, test_data};
 
 async fn pull(app: &TestApp, patient: &str) -> Pull {
     app.pulls_done().await;
@@ -200,12 +200,8 @@ async fn an_interrupted_pull_is_finished_after_a_restart() {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 async fn published_synthetic_patients_come_count_for_count() {
-    let Some(data) = std::env::var_os("CHARTGATE_TEST_DATA").map(std::path::PathBuf::from) else {
-        eprintln!("skipped: CHARTGATE_TEST_DATA is not set");
-        return;
-    };
+    let Some(data) = test_data() else { return };
     for folder in ["patients/served", "patients/bundles"] {
         come_count_for_count(&data.join(folder)).await;
     }

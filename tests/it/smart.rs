@@ -1,8 +1,6 @@
 //! The protocol against documents captured from real servers. They are not in this repository: `CHARTGATE_TEST_DATA`
 //! names their folder (`cerner/`, `smart/`); without it these tests say so and pass.
 
-use std::path::PathBuf;
-
 use chartgate::config::{AuthMethod, SmartVersion};
 use chartgate::crypto::{Algorithm, Jwks};
 use chartgate::smart::discovery::{DiscoveredFrom, SmartConfiguration};
@@ -14,23 +12,13 @@ use chartgate::smart::url::FhirBaseUrl;
 use chartgate::smart::vendors::{VendorProfile, cerner_base_url, guess_vendor};
 use serde_json::Value;
 
+use crate::support::test_data;
+
 const TENANT: &str = "ec2458f2-1e24-41c8-b71b-0e701af7583d";
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the folder of captures belongs to the machine, not to the program"
-)]
-fn folder() -> Option<PathBuf> {
-    std::env::var_os("CHARTGATE_TEST_DATA").map(PathBuf::from)
-}
-
 /// A captured document; the wrapper that some captures have is taken off.
-#[expect(clippy::print_stderr, reason = "a skipped test has to say so")]
 fn capture(path: &str) -> Option<Vec<u8>> {
-    let Some(folder) = folder() else {
-        eprintln!("skipped: CHARTGATE_TEST_DATA is not set");
-        return None;
-    };
+    let folder = test_data()?;
     let bytes = std::fs::read(folder.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     let wrapped =
         serde_json::from_slice::<Value>(&bytes).ok().filter(|value| value.get("_request").is_some());

@@ -74,11 +74,11 @@ fn a_room_uses_the_rooms_above_it_only() {
     let mut uses = 0;
     for (room, path, text) in sources() {
         let own = place(&room).unwrap_or_else(|| panic!("{room} has no place in the order"));
-        for used in words_after(&text, "crate::") {
-            let used =
-                place(used).unwrap_or_else(|| panic!("{}: `crate::{used}` is no room", path.display()));
-            assert!(used <= own, "{}: {room} uses {}", path.display(), ROOMS[used]);
-            uses += usize::from(used < own);
+        for name in words_after(&text, "crate::") {
+            let other =
+                place(name).unwrap_or_else(|| panic!("{}: `crate::{name}` is no room", path.display()));
+            assert!(other <= own, "{}: {room} uses {name}", path.display());
+            uses += usize::from(other < own);
         }
     }
     assert!(uses > 100, "the test reads what it means to read: {uses}");

@@ -387,3 +387,14 @@ fn serve(app: &App, listener: TcpListener) {
     let starter = Shutdown::default();
     starter.spawn(async move { serving.serve(vec![listener], Transport::Plain).await });
 }
+
+/// The folder of captured documents and published synthetic patients, when this machine has one; else it says so.
+#[expect(clippy::disallowed_methods, reason = "the folder belongs to the machine, not to the program")]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+pub fn test_data() -> Option<std::path::PathBuf> {
+    let folder = std::env::var_os("CHARTGATE_TEST_DATA").map(std::path::PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: CHARTGATE_TEST_DATA is not set");
+    }
+    folder
+}
