@@ -7,25 +7,7 @@ use super::personality::{ScopeEcho, Traits};
 use super::{RegisteredClient, SmartVersion};
 
 /// The types a patient may search.
-pub(super) const SEARCHABLE: [&str; 17] = [
-    "AllergyIntolerance",
-    "CarePlan",
-    "CareTeam",
-    "Condition",
-    "Coverage",
-    "Device",
-    "DiagnosticReport",
-    "DocumentReference",
-    "Encounter",
-    "Goal",
-    "Immunization",
-    "MedicationRequest",
-    "Observation",
-    "Patient",
-    "Procedure",
-    "RelatedPerson",
-    "ServiceRequest",
-];
+pub(super) use super::population::RECORD_TYPES as SEARCHABLE;
 
 /// Types that are read, not searched for, beside the seventeen.
 const COMPANIONS: [&str; 6] =
