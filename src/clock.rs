@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 /// An instant of UTC, in whole milliseconds since 1970. On the wire always `2026-11-02T08:12:45.000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,11 +75,15 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A machine that was asleep, or whose clock was set, notices within this time: timers count time awake only.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// A source of "now". Clones share one time.
 #[derive(Debug, Clone)]
 pub struct Clock {
     base: Base,
     shift_millis: Arc<AtomicI64>,
+    moved: Arc<Notify>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,12 +95,12 @@ enum Base {
 impl Clock {
     /// The machine's clock.
     pub fn machine() -> Self {
-        Self { base: Base::Machine, shift_millis: Arc::default() }
+        Self { base: Base::Machine, shift_millis: Arc::default(), moved: Arc::default() }
     }
 
     /// Stands at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: Timestamp) -> Self {
-        Self { base: Base::Fixed(start.0), shift_millis: Arc::default() }
+        Self { base: Base::Fixed(start.0), shift_millis: Arc::default(), moved: Arc::default() }
     }
 
     /// The time now.
@@ -110,6 +115,33 @@ impl Clock {
     /// Moves this clock, and every clone of it, forward.
     pub fn advance(&self, span: Duration) {
         self.shift_millis.fetch_add(millis_of(span), Ordering::Relaxed);
+        self.moved.notify_waiters();
+    }
+
+    /// Moves this clock, and every clone of it, back: what an administrator who corrects a clock does to a program.
+    pub fn set_back(&self, span: Duration) {
+        self.shift_millis.fetch_sub(millis_of(span), Ordering::Relaxed);
+        self.moved.notify_waiters();
+    }
+
+    /// Returns once this clock shows `at` or later, also when it jumps there.
+    pub async fn reached(&self, at: Timestamp) {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            // From here on no movement is missed, also one between the look and the wait.
+            moved.as_mut().enable();
+            let left = at.since(self.now());
+            if left.is_zero() {
+                return;
+            }
+            match self.base {
+                Base::Fixed(_) => moved.await,
+                Base::Machine => {
+                    let _ = tokio::time::timeout(left.min(LOOK_AGAIN), moved).await;
+                }
+            }
+        }
     }
 }
 
@@ -122,6 +154,7 @@ fn machine_millis() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
 
     #[test]
     fn timestamps_have_the_form_of_the_wire_contract() {
@@ -136,6 +169,20 @@ mod tests {
             Some(stamp.after(Duration::from_millis(500)))
         );
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_time_is_woken_by_a_clock_that_is_moved() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_000));
+        let waiting = clock.reached(Timestamp::from_seconds(1_010));
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        clock.advance(Duration::from_secs(9));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        clock.set_back(Duration::from_secs(5));
+        clock.advance(Duration::from_secs(6));
+        waiting.await;
+        clock.reached(Timestamp::from_seconds(1)).await;
     }
 
     #[test]
