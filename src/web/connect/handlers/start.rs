@@ -159,7 +159,11 @@ impl Connect {
     }
 
     /// A source of the session's environment, and in direct mode only the chosen one.
-    pub(super) fn allowed(&self, journey: &Journey, source: SourceId) -> Result<std::sync::Arc<Source>, PageTrouble> {
+    pub(super) fn allowed(
+        &self,
+        journey: &Journey,
+        source: SourceId,
+    ) -> Result<std::sync::Arc<Source>, PageTrouble> {
         let fits = match journey.session.mode {
             SessionMode::Direct(only) => only == source,
             SessionMode::Picker(_) => true,

@@ -1,0 +1,148 @@
+//! The end of a launch: the code is exchanged, and who signed in is checked.
+
+use super::failure::no_patient;
+use super::{CallbackQuery, LaunchAttempt, LaunchFailure, Launcher};
+use crate::clock::Timestamp;
+use crate::crypto::Jws;
+use crate::smart::ehr_error::{EhrError, FailureCode, Stage, WhoActs};
+use crate::smart::id_token::{
+    DEFAULT_SKEW, IdClaims, IdTokenError, IdTokenExpectations, select_key, validate,
+};
+use crate::smart::patient::{EhrPatientId, FhirUser, PatientResolution, resolve_patient};
+use crate::smart::server::{EhrServer, Registration, TokenServer};
+use crate::smart::token_response::{IdToken, TokenResponse};
+
+/// A grant as it came, checked.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// The tokens and what goes with them.
+    pub tokens: TokenResponse,
+    /// When they came.
+    pub received_at: Timestamp,
+    /// Whose record it is.
+    pub patient: EhrPatientId,
+    /// Where to refresh.
+    pub token_server: TokenServer,
+    /// Things staff should know although it worked.
+    pub warnings: Vec<String>,
+}
+
+impl Launcher {
+    /// Finishes a launch: reads the EHR's answer, exchanges the code, checks the identity.
+    pub async fn finish(
+        &self,
+        attempt: &LaunchAttempt,
+        query: CallbackQuery,
+        server: &EhrServer,
+        registration: &Registration,
+    ) -> Result<Exchanged, LaunchFailure> {
+        if let Some(error) = &query.error {
+            return Err(LaunchFailure::from_ehr(&EhrError::from_oauth(error), Stage::Authorize));
+        }
+        check_iss(attempt, query.iss.as_deref())?;
+        let code = query.code.ok_or_else(|| {
+            let staff = "The hospital's answer had neither a code nor an error. Who acts: hospital IT.";
+            LaunchFailure::ours(FailureCode::OauthCallbackFailed, WhoActs::HospitalIt, staff.to_owned())
+        })?;
+        // The keys before the tokens: what comes with the tokens should be on disk a moment later.
+        if let Some(uri) = &attempt.jwks_uri {
+            let _ = self.discoverer.keys(server, uri, false).await;
+        }
+        let exchanged = self.tokens.exchange(
+            &attempt.token_server,
+            registration,
+            server.reach,
+            &code,
+            &attempt.verifier,
+            &self.redirect_uri,
+        );
+        let tokens = exchanged.await.map_err(|failure| LaunchFailure::from_exchange(&failure))?;
+        let received_at = self.clock.now();
+        let mut warnings = Vec::new();
+        let claims = match &tokens.id_token {
+            Some(id_token) => {
+                self.check_identity(attempt, server, registration, id_token, &mut warnings).await?
+            }
+            None => None,
+        };
+        let user: Option<&FhirUser> = claims.as_ref().and_then(|claims| claims.fhir_user.as_ref());
+        let patient = match resolve_patient(tokens.patient.as_ref(), user, server.profile.ask_for_patient) {
+            PatientResolution::Known { id, .. } => id,
+            PatientResolution::AskServer(_) | PatientResolution::Missing => {
+                return Err(no_patient(&warnings));
+            }
+        };
+        Ok(Exchanged { tokens, received_at, patient, token_server: attempt.token_server.clone(), warnings })
+    }
+
+    /// Believes an id token or refuses the launch. A key that nobody has published (seen at Oracle Health) is asked for
+    /// once more; when it stays unknown the token's claims do not exist, but the grant, which came over TLS from the
+    /// token endpoint itself, is not thrown away for it (OpenID Connect Core section 3.1.3.7, point 6).
+    async fn check_identity(
+        &self,
+        attempt: &LaunchAttempt,
+        server: &EhrServer,
+        registration: &Registration,
+        id_token: &IdToken,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<IdClaims>, LaunchFailure> {
+        let refuse = |error: &dyn std::fmt::Display| {
+            let staff = format!(
+                "The hospital's sign-in statement (id token) was refused: {error}. Who acts: hospital IT."
+            );
+            LaunchFailure::ours(FailureCode::OauthCallbackFailed, WhoActs::HospitalIt, staff)
+        };
+        let jws = Jws::parse(id_token.expose()).map_err(|error| refuse(&error))?;
+        let Some(uri) = &attempt.jwks_uri else {
+            warnings.push("the server publishes no keys, so its id token was not used".to_owned());
+            return Ok(None);
+        };
+        for again in [false, true] {
+            let keys = match self.discoverer.keys(server, uri, again).await {
+                Ok(keys) => keys,
+                Err(failure) => {
+                    warnings.push(format!(
+                        "the server's keys could not be read ({failure}); its id token was not used"
+                    ));
+                    return Ok(None);
+                }
+            };
+            let key = match select_key(&keys, &jws) {
+                Ok(key) => key,
+                Err(choice) if choice.is_worth_refetching() => continue,
+                Err(choice) => return Err(refuse(&choice)),
+            };
+            let issuer = server.profile.issuer.expected(attempt.issuer.as_deref(), &server.base);
+            let expected = IdTokenExpectations {
+                client_id: &registration.client_id,
+                issuer: &issuer,
+                nonce: Some(&attempt.nonce),
+                nonce_required: server.profile.nonce_required,
+                fhir_base: &server.base,
+                now: self.clock.now(),
+                skew: DEFAULT_SKEW,
+            };
+            let claims = validate(&jws, key, &expected);
+            return claims.map(Some).map_err(|error: IdTokenError| refuse(&error));
+        }
+        warnings.push(
+            "the id token is signed with a key that the server has not published; it was not used".to_owned(),
+        );
+        Ok(None)
+    }
+}
+
+/// RFC 9207: when the server announces `iss`, it must be there and be right; when it comes unannounced, it must be right.
+fn check_iss(attempt: &LaunchAttempt, iss: Option<&str>) -> Result<(), LaunchFailure> {
+    let good = match (iss, &attempt.issuer) {
+        (Some(iss), Some(issuer)) => iss == issuer,
+        (Some(_), None) => true,
+        (None, _) => !attempt.iss_parameter,
+    };
+    if good {
+        return Ok(());
+    }
+    let staff = "The answer came from another authorization server than the patient was sent to (`iss`); \
+                 its code was not used. Who acts: hospital IT.";
+    Err(LaunchFailure::ours(FailureCode::OauthCallbackFailed, WhoActs::HospitalIt, staff.to_owned()))
+}
