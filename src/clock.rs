@@ -44,6 +44,20 @@ impl Timestamp {
         instant.ok().map(|instant| Self(instant.as_millisecond()))
     }
 
+    /// Reads the date of an HTTP header, such as `Mon, 02 Nov 2026 08:00:00 GMT` (RFC 9110 section 5.6.7; its obsolete
+    /// forms are not read).
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        let instant = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim());
+        instant.ok().map(|instant| Self(instant.as_millisecond()))
+    }
+
+    /// As an HTTP header carries it, in whole seconds; empty beyond the years that have four digits.
+    pub fn http_date(self) -> String {
+        let instant = jiff::Timestamp::from_millisecond(self.0).ok();
+        let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+        instant.and_then(|instant| printer.timestamp_to_rfc9110_string(&instant).ok()).unwrap_or_default()
+    }
+
     /// This instant plus `span`.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
@@ -155,6 +169,15 @@ fn machine_millis() -> i64 {
 mod tests {
     use super::*;
     use futures_util::FutureExt as _;
+
+    #[test]
+    fn http_dates_are_written_and_read_back() {
+        let instant = Timestamp::parse("2026-11-02T08:12:45Z").expect("a date-time");
+        assert_eq!(instant.http_date(), "Mon, 02 Nov 2026 08:12:45 GMT");
+        assert_eq!(Timestamp::parse_http_date(&instant.http_date()), Some(instant));
+        assert_eq!(Timestamp::parse_http_date("120"), None);
+        assert_eq!(Timestamp::from_millis(i64::MAX).http_date(), "");
+    }
 
     #[test]
     fn timestamps_have_the_form_of_the_wire_contract() {

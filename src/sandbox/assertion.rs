@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use hyper::header;
+use hyper::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::faults::TokenError;
 use super::personality::AuthMethod;
 use super::state::{CachedJwks, LogEntry};
 use super::web::{Form, Incoming};
@@ -44,11 +45,27 @@ pub(super) struct Refusal {
     pub reason: String,
     /// Whom it was said to, when known.
     pub client_id: Option<String>,
+    /// A fault switch made it, with this status.
+    pub switched: Option<StatusCode>,
 }
 
 impl Refusal {
     pub(super) fn new(error: &str, urn: &str, reason: impl Into<String>) -> Self {
-        Self { error: error.to_owned(), urn: urn.to_owned(), reason: reason.into(), client_id: None }
+        Self {
+            error: error.to_owned(),
+            urn: urn.to_owned(),
+            reason: reason.into(),
+            client_id: None,
+            switched: None,
+        }
+    }
+
+    /// What a switch says instead of what is right.
+    pub(super) fn switched(error: &TokenError, urn: &str, reason: &str) -> Self {
+        let usual = if error.error == "invalid_client" { 401 } else { 400 };
+        let status = StatusCode::from_u16(error.status.map_or(usual, u16::from)).ok();
+        let urn = error.urn.as_deref().unwrap_or(urn);
+        Self { switched: status, ..Self::new(&error.error, urn, reason) }
     }
 
     fn client(urn: &str, reason: impl Into<String>) -> Self {
@@ -187,6 +204,8 @@ impl Sandbox {
         if claims.aud.as_ref().and_then(Value::as_str) != Some(own_url) {
             return Err("wrong aud".to_owned());
         }
+        // Dates are compared with the clock on this hospital's own wall.
+        let now = self.state().faults.wall_clock(now);
         let expires = claims.exp.as_ref().and_then(Value::as_i64).ok_or("`exp` is not a whole number")?;
         let expires = Timestamp::from_seconds(expires);
         if expires <= now {

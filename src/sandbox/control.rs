@@ -1,5 +1,6 @@
 //! The control address, for tests. Its requests are documented at the top of the room.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use hyper::{Method, StatusCode};
@@ -7,10 +8,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::state::AutoApprove;
-use super::web::{Incoming, Reply};
+use super::state::{AutoApprove, GrantId};
+use super::web::{Form, Incoming, Reply};
 use super::{Faults, RegisteredClient, Sandbox, pages};
 use crate::clock::Timestamp;
+use crate::crypto::{base64url, sha256};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +45,7 @@ impl Sandbox {
                 self.show_faults()
             }
             (["auto-approve"], &Method::POST) => self.auto_approve(incoming),
+            (["grants"], &Method::GET) => Ok(self.show_grants(incoming)),
             (["revoke"], &Method::POST) => self.revoke_grants(incoming),
             (["advance-clock"], &Method::POST) => self.advance_clock(incoming),
             (["clients"], &Method::POST) => self.register(incoming),
@@ -94,6 +97,35 @@ impl Sandbox {
         let answer = json!(wanted);
         self.state().auto_approve = wanted.username.is_some().then_some(wanted);
         Ok(answer)
+    }
+
+    /// The grants with the life of their refresh tokens. No token stands in the answer, only digests to compare with.
+    fn show_grants(&self, incoming: &Incoming) -> Value {
+        let query = Form::parse(incoming.query.as_bytes());
+        let patient = query.one("patient");
+        let state = self.state();
+        let mut tokens: BTreeMap<GrantId, Vec<Value>> = BTreeMap::new();
+        for (token, entry) in &state.refresh_tokens {
+            tokens.entry(entry.grant).or_default().push(json!({
+                "generation": entry.generation, "sha256": base64url(&sha256(token.as_bytes())),
+                "current": entry.superseded.is_none(),
+            }));
+        }
+        let meant = state.grants.iter();
+        let meant = meant.filter(|(_, grant)| patient.is_none_or(|wanted| grant.patient_id == wanted));
+        let shown = meant.map(|(id, grant)| {
+            let mut tokens = tokens.remove(id).unwrap_or_default();
+            tokens.sort_by_key(|token| token["generation"].as_u64());
+            json!({
+                "grant": id, "client_id": grant.client_id, "patient": grant.patient_id,
+                "username": grant.username, "scope": grant.scopes.join(" "),
+                "agreed_at": grant.agreed_at.to_string(), "refreshed_at": grant.refreshed_at.to_string(),
+                "refreshes": grant.refreshes, "generation": grant.generation,
+                "reuses": grant.reuses, "graced": grant.graced, "ended": grant.ended,
+                "refresh_tokens": tokens,
+            })
+        });
+        shown.collect()
     }
 
     fn revoke_grants(&self, incoming: &Incoming) -> Result<Value, String> {

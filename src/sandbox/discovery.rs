@@ -5,7 +5,7 @@ use hyper::header;
 use serde_json::{Value, json};
 
 use super::Sandbox;
-use super::faults::{RightOrWrong, SmartConfigurationFault};
+use super::faults::{RevocationFault, RightOrWrong, SmartConfigurationFault};
 use super::personality::Personality;
 use super::web::Reply;
 use super::{query, scope};
@@ -17,6 +17,11 @@ impl Sandbox {
         let mut document = self.smart_configuration_document();
         if faults.authorize_iss.is_some() {
             document["authorization_response_iss_parameter_supported"] = json!(true);
+        }
+        if faults.revocation_endpoint == Some(RevocationFault::Absent)
+            && let Some(members) = document.as_object_mut()
+        {
+            members.remove("revocation_endpoint");
         }
         if faults.capability_statement_only {
             return super::fhir::not_found().faulty();
@@ -90,7 +95,8 @@ impl Sandbox {
 
     /// `{base}/metadata`, with the endpoints in the extension of SMART 1.0.
     pub(super) fn capability_statement(&self) -> Reply {
-        let hide = self.state().faults.smart_configuration == Some(SmartConfigurationFault::Missing);
+        let faults = self.state().faults.clone();
+        let hide = faults.smart_configuration == Some(SmartConfigurationFault::Missing);
         let uri = |name: &str, value: String| json!({"url": name, "valueUri": value});
         let mut security = json!({
             "cors": true,
@@ -99,15 +105,19 @@ impl Sandbox {
                 "code": "SMART-on-FHIR"}]}],
         });
         if !hide {
-            security["extension"] = json!([{
-            "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
-            "extension": [
+            let mut uris = vec![
                 uri("authorize", self.urls.authorize()),
                 uri("token", self.urls.token()),
-                uri("revoke", self.urls.revoke()),
                 uri("introspect", self.urls.introspect()),
                 uri("manage", self.urls.manage()),
-            ]}]);
+            ];
+            if faults.revocation_endpoint != Some(RevocationFault::Absent) {
+                uris.push(uri("revoke", self.urls.revoke()));
+            }
+            security["extension"] = json!([{
+                "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
+                "extension": uris,
+            }]);
         }
         let mut resources = query::capability_resources();
         resources.push(json!({"type": "Binary", "interaction": [{"code": "read"}]}));

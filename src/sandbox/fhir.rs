@@ -154,15 +154,17 @@ impl Sandbox {
     }
 
     fn fhir_fault(&self, fault: FhirFaultKind, incoming: &Incoming) -> Reply {
+        let retry_after = || self.state().faults.retry_after_value(self.now());
         match fault {
             FhirFaultKind::Status(401) => self.invalid_token("switched"),
             FhirFaultKind::Status(403) => self.insufficient_scope(),
             FhirFaultKind::Status(429) => {
                 let details = json!({"diagnostics": "Too Many Requests"});
-                outcome(StatusCode::TOO_MANY_REQUESTS, "throttled", &details)
+                outcome(StatusCode::TOO_MANY_REQUESTS, "throttled", &details).retry_after(retry_after())
             }
             FhirFaultKind::Status(503) => {
-                outcome(StatusCode::SERVICE_UNAVAILABLE, "transient", &json!({"diagnostics": "Unavailable"}))
+                let details = json!({"diagnostics": "Unavailable"});
+                outcome(StatusCode::SERVICE_UNAVAILABLE, "transient", &details).retry_after(retry_after())
             }
             FhirFaultKind::Status(_) => {
                 let details = json!({"severity": "fatal", "location": ["/f:Bundle/f:entry[1]/f:resource"]});

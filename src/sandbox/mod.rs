@@ -26,6 +26,7 @@
 //! | `GET`, `DELETE /control/faults` | shows the switches; turns all off |
 //! | `POST /control/auto-approve` | `{"username": "…" or null, "patient": …, "deny_scopes": ["Observation"], "deny": false}`: authorize redirects at once, as that person would |
 //! | `POST /control/revoke` | `{"patient": "…"}` or `{}`: ends the grants of one patient or all; answers `{"revoked": n}` |
+//! | `GET /control/grants` | every grant, or those of `?patient=…`: how often it was refreshed, which refresh token is the current one, how often a superseded one came; tokens as base64url of their SHA-256 |
 //! | `POST /control/advance-clock` | `{"seconds": n}`: moves this hospital's clock only; answers `{"now": …}` |
 //! | `POST /control/clients` | a [`RegisteredClient`] as JSON: registers or replaces it |
 //! | `POST /control/launch` | `{"client_id": …, "username": …}`: answers `{"url": …}`, the EHR launch that a portal would open |
@@ -41,11 +42,13 @@ mod control;
 mod discovery;
 mod faults;
 mod fhir;
+mod id_token;
 mod keys;
 mod pages;
 mod personality;
 pub mod population;
 mod query;
+mod refresh;
 mod revoke;
 mod scope;
 mod search;
@@ -80,8 +83,9 @@ use crate::crypto::{KeyError, Random};
 use crate::secret::Secret;
 
 pub use self::faults::{
-    ExpiresIn, ExpiresInForm, Faults, FhirFault, FhirFaultKind, RightOrWrong, Rotation,
-    SmartConfigurationFault, TokenEndpointFault, TokenError,
+    ExpiresIn, ExpiresInForm, Faults, FhirFault, FhirFaultKind, GraceAnswer, RefusalStatus, RetryAfter,
+    RetryAfterForm, RevocationFault, RightOrWrong, Rotation, SmartConfigurationFault, TokenEndpointFault,
+    TokenError,
 };
 pub use self::personality::Personality;
 
@@ -414,12 +418,14 @@ impl Sandbox {
     /// Headers that every answer of a kind has, the log line, the counters, the end of counted faults.
     fn settle(&self, kind: Kind, incoming: &Incoming, reply: &mut Reply, now: Timestamp) {
         let request_id = self.random.uuid();
+        let date = self.state().faults.wall_clock(now).http_date();
         let headers = reply.response.headers_mut();
         let mut add = |name: &'static str, value: &str| {
             if let (false, Ok(value)) = (headers.contains_key(name), HeaderValue::from_str(value)) {
                 headers.insert(name, value);
             }
         };
+        add("date", &date);
         if let Kind::Token | Kind::Revoke | Kind::Introspect | Kind::Authorize = kind {
             add("cerner-correlation-id", &request_id);
             add("cache-control", "no-store");

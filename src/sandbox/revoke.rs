@@ -3,10 +3,11 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::Sandbox;
 use super::assertion::Refusal;
+use super::faults::RevocationFault;
 use super::state::{GrantId, State};
 use super::web::{Form, Incoming, Reply};
+use super::{Sandbox, pages};
 use crate::clock::Timestamp;
 use crate::crypto::Jws;
 
@@ -15,6 +16,9 @@ impl Sandbox {
     pub(super) async fn revoke(&self, incoming: &Incoming, now: Timestamp) -> Reply {
         let form = incoming.form().unwrap_or_default();
         let asked = json!({"client_id": form.one("client_id"), "hint": form.one("token_type_hint")});
+        if let Some(reply) = self.revocation_fault(now) {
+            return reply.faulty().asked(asked);
+        }
         // The endpoint itself may be named as `aud`, but SMART's assertions are for the token URL; both pass.
         let audiences = [self.urls.token(), self.urls.token_without_host(), self.urls.revoke()];
         let named = named_audience(&form);
@@ -44,6 +48,20 @@ impl Sandbox {
         };
         drop(state);
         Reply::status(StatusCode::OK, reason).asked(asked)
+    }
+
+    fn revocation_fault(&self, now: Timestamp) -> Option<Reply> {
+        let faults = self.state().faults.clone();
+        Some(match faults.revocation_endpoint? {
+            RevocationFault::Absent => pages::not_found().because("switched"),
+            RevocationFault::Unavailable => Reply::status(StatusCode::SERVICE_UNAVAILABLE, "switched")
+                .retry_after(faults.retry_after_value(now)),
+            RevocationFault::UnsupportedTokenType => {
+                let urn = "oauth2:token:unsupported-token-type";
+                self.refuse_token(&Refusal::new("unsupported_token_type", urn, "switched"))
+            }
+            RevocationFault::Hang => Reply::hanging("held back"),
+        })
     }
 
     /// RFC 7662, for clients that authenticate.

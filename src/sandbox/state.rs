@@ -18,6 +18,9 @@ const LOG_LIMIT: usize = 10_000;
 /// How long a used code is remembered, so that its reuse is seen as such.
 const DAY: Duration = Duration::from_hours(24);
 
+/// How long a superseded refresh token is remembered, so that its reuse is seen as such.
+const REUSE_SEEN: Duration = Duration::from_hours(24 * 90);
+
 /// A number of a grant, shown on the page where grants are withdrawn.
 pub(super) type GrantId = u64;
 
@@ -78,16 +81,35 @@ pub(super) struct Grant {
     pub scopes: Vec<String>,
     pub agreed_at: Timestamp,
     pub refreshed_at: Timestamp,
+    /// How often it was refreshed.
+    pub refreshes: u64,
+    /// How many refresh tokens it has had; the newest one's number.
+    pub generation: u64,
+    /// How often a superseded refresh token was used, and how many of those uses a grace let pass.
+    pub reuses: u64,
+    pub graced: u64,
     /// Why it no longer holds.
     pub ended: Option<&'static str>,
 }
 
 /// A refresh token.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct RefreshTokenEntry {
     pub grant: GrantId,
-    /// A newer one was given out.
-    pub superseded: bool,
+    /// Its number among its grant's, from one.
+    pub generation: u64,
+    /// Set once a newer one was given out.
+    pub superseded: Option<Superseded>,
+}
+
+/// What is remembered of a refresh token that was replaced.
+#[derive(Debug, Clone)]
+pub(super) struct Superseded {
+    pub at: Timestamp,
+    /// It was let pass once since.
+    pub graced: bool,
+    /// What its use was answered with.
+    pub answer: Option<Value>,
 }
 
 /// An access token.
@@ -166,6 +188,14 @@ impl State {
         self.last_grant
     }
 
+    /// Keeps a new refresh token of a grant.
+    pub(super) fn add_refresh_token(&mut self, id: GrantId, token: String) {
+        let Some(grant) = self.grants.get_mut(&id) else { return };
+        grant.generation += 1;
+        let entry = RefreshTokenEntry { grant: id, generation: grant.generation, superseded: None };
+        self.refresh_tokens.insert(token, entry);
+    }
+
     /// Ends a grant: its refresh tokens are refused from now on and its access tokens are gone.
     pub(super) fn end_grant(&mut self, id: GrantId, why: &'static str) {
         if let Some(grant) = self.grants.get_mut(&id) {
@@ -195,6 +225,9 @@ impl State {
         self.launches.retain(|_, launch| launch.expires_at > now);
         self.codes.retain(|_, code| code.issued_at.after(DAY) > now);
         self.access_tokens.retain(|_, token| token.expires_at > now);
+        self.refresh_tokens.retain(|_, token| {
+            token.superseded.as_ref().is_none_or(|since| since.at.after(REUSE_SEEN) > now)
+        });
         self.seen_jti.retain(|_, until| *until > now);
     }
 }

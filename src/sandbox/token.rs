@@ -1,5 +1,5 @@
-//! The token endpoint: code exchange and refresh.
-//! SMART App Launch 2.2 "Obtain access token", RFC 6749 sections 4.1.3, 5 and 6, RFC 7636, RFC 9700.
+//! The token endpoint: who asks, the code exchange, and the answer. `refresh` decides about refreshes.
+//! SMART App Launch 2.2 "Obtain access token", RFC 6749 sections 4.1.3 and 5, RFC 7636.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::assertion::Refusal;
 use super::authorize::{full_urn, set_correlation_id};
-use super::faults::{ExpiresIn, ExpiresInForm, Faults, Rotation, TokenEndpointFault};
-use super::state::{AccessTokenEntry, CodeUse, Grant, GrantId, RefreshTokenEntry, State};
+use super::faults::{ExpiresIn, ExpiresInForm, Faults, TokenEndpointFault};
+use super::id_token::IdTokenFor;
+use super::state::{AccessTokenEntry, CodeUse, Grant, GrantId};
 use super::urls::TENANT;
 use super::web::{Form, Incoming, Reply};
 use super::{RegisteredClient, Sandbox, scope};
@@ -20,23 +21,28 @@ use crate::crypto::{base64url, constant_time_eq, sha256};
 const CODE_LIFE: Duration = Duration::from_mins(1);
 /// What `expires_in` leaves out of a token's real life: Oracle Health says 570 of 600.
 const UNSPOKEN_LIFE: Duration = Duration::from_secs(30);
-/// A refresh token unused for so long is dead (Oracle Health: three months).
-const IDLE_LIMIT: Duration = Duration::from_hours(24 * 90);
 
 const BAD_CODE: &str = "oauth2:token:code-invalid-or-expired";
-const BAD_REFRESH_TOKEN: &str = "oauth2:token:refresh-token:token-invalid";
 
-/// A grant for which tokens are to be written out.
-struct Issue {
-    grant: GrantId,
-    scopes: Vec<String>,
-    /// Sign-in data for the id token; a refresh has none.
-    id_token: Option<IdTokenFor>,
-    new_refresh_token: bool,
+/// What a request for tokens comes to.
+pub(super) enum Granted {
+    /// Tokens are to be written out.
+    Issue(Issue),
+    /// The answer that was given before.
+    Again(GrantId, Value),
 }
 
-struct IdTokenFor {
-    nonce: Option<String>,
+/// A grant for which tokens are to be written out.
+pub(super) struct Issue {
+    pub grant: GrantId,
+    pub scopes: Vec<String>,
+    /// Sign-in data for the id token; a refresh has none.
+    pub id_token: Option<IdTokenFor>,
+    pub new_refresh_token: bool,
+    /// The refresh token that was used.
+    pub replaces: Option<String>,
+    /// A switch let pass what would have been refused.
+    pub switched: bool,
 }
 
 impl Sandbox {
@@ -50,13 +56,16 @@ impl Sandbox {
             "content_type": incoming.header(&header::CONTENT_TYPE),
         });
         let faults = self.state().faults.clone();
-        if let Some(reply) = self.endpoint_fault(&faults) {
+        if let Some(reply) = self.endpoint_fault(&faults, now) {
             return reply.asked(asked);
         }
         let outcome = self.grant_tokens(own_url, form.as_ref(), incoming, &mut asked, now).await;
         let reply = match outcome {
             Err(refusal) => self.refuse_token(&refusal),
-            Ok(issue) => self.write_tokens(issue, &faults, now),
+            Ok(Granted::Issue(issue)) => self.write_tokens(issue, &faults, now),
+            Ok(Granted::Again(_, answer)) => {
+                Reply::json(StatusCode::OK, &answer).faulty().because("the first answer again")
+            }
         };
         let lost = faults.token_endpoint == Some(TokenEndpointFault::TimeoutAfterRotation);
         let mut reply = reply.asked(asked);
@@ -67,14 +76,18 @@ impl Sandbox {
         reply
     }
 
-    fn endpoint_fault(&self, faults: &Faults) -> Option<Reply> {
+    fn endpoint_fault(&self, faults: &Faults, now: Timestamp) -> Option<Reply> {
         if let Some(error) = &faults.token_error {
-            let urn = error.urn.as_deref().unwrap_or("server-error");
-            return Some(self.refuse_token(&Refusal::new(&error.error, urn, "switched")).faulty());
+            return Some(self.refuse_token(&Refusal::switched(error, "server-error", "switched")));
         }
+        let retry_after = faults.retry_after_value(now);
         let reply = match faults.token_endpoint? {
-            TokenEndpointFault::TooMany => Reply::status(StatusCode::TOO_MANY_REQUESTS, "switched"),
-            TokenEndpointFault::Unavailable => Reply::status(StatusCode::SERVICE_UNAVAILABLE, "switched"),
+            TokenEndpointFault::TooMany => {
+                Reply::status(StatusCode::TOO_MANY_REQUESTS, "switched").retry_after(retry_after)
+            }
+            TokenEndpointFault::Unavailable => {
+                Reply::status(StatusCode::SERVICE_UNAVAILABLE, "switched").retry_after(retry_after)
+            }
             TokenEndpointFault::Html => {
                 Reply::bytes(StatusCode::FORBIDDEN, "text/html", "<html><h1>Request blocked</h1></html>")
             }
@@ -96,7 +109,7 @@ impl Sandbox {
         incoming: &Incoming,
         asked: &mut Value,
         now: Timestamp,
-    ) -> Result<Issue, Refusal> {
+    ) -> Result<Granted, Refusal> {
         let malformed =
             |reason: &str| Refusal::new("invalid_request", "oauth2:token:invalid-request", reason);
         let own_url = own_url.ok_or_else(|| {
@@ -110,7 +123,7 @@ impl Sandbox {
         asked["auth_method"] = json!(method);
         asked["client_id"] = json!(client.client_id);
         let outcome = match form.one("grant_type") {
-            Some("authorization_code") => self.exchange_code(&client, form, now),
+            Some("authorization_code") => self.exchange_code(&client, form, now).map(Granted::Issue),
             Some("refresh_token") => self.refresh(&client, form, now),
             Some(_) => {
                 let urn = "oauth2:token:unsupported-grant-type";
@@ -118,8 +131,11 @@ impl Sandbox {
             }
             None => Err(malformed("no grant_type")),
         };
-        if let Ok(issue) = &outcome {
-            asked["grant"] = json!(issue.grant);
+        match &outcome {
+            Ok(Granted::Issue(Issue { grant, .. }) | Granted::Again(grant, _)) => {
+                asked["grant"] = json!(grant)
+            }
+            Err(_) => {}
         }
         outcome.map_err(|refusal| Refusal { client_id: Some(client.client_id), ..refusal })
     }
@@ -185,6 +201,10 @@ impl Sandbox {
             scopes: scopes.clone(),
             agreed_at: now,
             refreshed_at: now,
+            refreshes: 0,
+            generation: 0,
+            reuses: 0,
+            graced: 0,
             ended: None,
         });
         if let Some(code) = state.codes.get_mut(code) {
@@ -193,61 +213,13 @@ impl Sandbox {
         let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
         let id_token = has("openid").then_some(IdTokenFor { nonce: known.asked.nonce });
         let new_refresh_token = has("offline_access") && !state.faults.no_refresh_token;
-        Ok(Issue { grant, scopes, id_token, new_refresh_token })
-    }
-
-    fn refresh(&self, client: &RegisteredClient, form: &Form, now: Timestamp) -> Result<Issue, Refusal> {
-        let refuse = |reason: &str| Refusal::new("invalid_grant", BAD_REFRESH_TOKEN, reason);
-        let token = form
-            .one("refresh_token")
-            .ok_or_else(|| Refusal::new("invalid_request", BAD_REFRESH_TOKEN, "no refresh_token"))?;
-        let mut state = self.state();
-        let entry = *state.refresh_tokens.get(token).ok_or_else(|| refuse("unknown refresh token"))?;
-        let grant = state.grants.get(&entry.grant).ok_or_else(|| refuse("unknown grant"))?;
-        if grant.client_id != client.client_id {
-            return Err(refuse("the refresh token belongs to another client"));
-        }
-        if let Some(why) = grant.ended {
-            return Err(refuse(&format!("the grant has ended: {why}")));
-        }
-        if entry.superseded {
-            // RFC 9700 section 4.14.2: someone holds a copy, and nobody knows who is the thief.
-            state.end_grant(entry.grant, "a replaced refresh token was used");
-            return Err(refuse("a replaced refresh token was used; the grant ends"));
-        }
-        if grant.refreshed_at.after(IDLE_LIMIT) <= now {
-            state.end_grant(entry.grant, "unused for three months");
-            return Err(refuse("unused for three months"));
-        }
-        let scopes = match form.one("scope") {
-            None => grant.scopes.clone(),
-            Some(wanted) => {
-                let wanted: Vec<String> = wanted.split_ascii_whitespace().map(str::to_owned).collect();
-                if let Some(extra) = wanted.iter().find(|scope| !grant.scopes.contains(scope)) {
-                    let reason = format!("`{extra}` was not granted");
-                    return Err(Refusal::new("invalid_scope", "oauth2:token:empty-scopes", reason));
-                }
-                wanted
-            }
-        };
-        let rotates = match state.faults.refresh_rotation {
-            Some(rotation) => rotation == Rotation::Rotate,
-            None => self.personality.traits().rotates,
-        };
-        let new_refresh_token = rotates && !state.faults.no_refresh_token;
-        if new_refresh_token && let Some(entry) = state.refresh_tokens.get_mut(token) {
-            entry.superseded = true;
-        }
-        if let Some(grant) = state.grants.get_mut(&entry.grant) {
-            grant.refreshed_at = now;
-        }
-        Ok(Issue { grant: entry.grant, scopes, id_token: None, new_refresh_token })
+        Ok(Issue { grant, scopes, id_token, new_refresh_token, replaces: None, switched: false })
     }
 
     /// The answer of RFC 6749 section 5.1 with SMART's context.
     fn write_tokens(&self, issue: Issue, faults: &Faults, now: Timestamp) -> Reply {
         let traits = self.personality.traits();
-        let mut spoilt = faults.drop_patient;
+        let mut spoilt = faults.drop_patient || issue.switched;
         let announced = match &faults.expires_in {
             Some(ExpiresIn::Number(number)) => number.as_f64().unwrap_or_default().max(0.0),
             #[expect(clippy::cast_precision_loss, reason = "seconds of an hour")]
@@ -283,7 +255,11 @@ impl Sandbox {
         if issue.new_refresh_token {
             let token = self.new_refresh_token();
             answer["refresh_token"] = json!(token);
-            state.refresh_tokens.insert(token, RefreshTokenEntry { grant: issue.grant, superseded: false });
+            state.add_refresh_token(issue.grant, token);
+            let replaced = issue.replaces.and_then(|old| state.refresh_tokens.get_mut(&old));
+            if let Some(since) = replaced.and_then(|old| old.superseded.as_mut()) {
+                since.answer = Some(answer.clone());
+            }
         }
         let entry =
             AccessTokenEntry { grant: issue.grant, scopes: issue.scopes, expires_at: now.after(life) };
@@ -313,80 +289,19 @@ impl Sandbox {
         base64url(inside.to_string().as_bytes())
     }
 
-    /// The `kid` to sign with: the published one, or one that `/jwk` will show only later.
-    fn id_token_kid(&self, state: &mut State, faults: &Faults) -> (String, bool) {
-        match faults.id_token_unpublished_kid {
-            None => (self.keys.kid().to_owned(), false),
-            Some(fetches) => {
-                let kid = format!("{}.late", self.random.hex::<8>());
-                state.late_kid = Some((kid.clone(), fetches));
-                (kid, true)
-            }
-        }
-    }
-
-    fn id_token_claims(
-        &self,
-        grant: &Grant,
-        wanted: IdTokenFor,
-        faults: &Faults,
-        now: Timestamp,
-        spoilt: &mut bool,
-    ) -> Value {
-        let person = self.person(&grant.username);
-        // Who signed in, which for a caregiver is not whose record is open.
-        let own_id = person.map_or(grant.patient_id.as_str(), |person| person.patient_id.as_str());
-        let fhir_user = if self.personality.traits().relative_fhir_user {
-            format!("Patient/{own_id}")
-        } else {
-            format!("{}/Patient/{own_id}", self.fhir_base_url())
-        };
-        let mut claims = json!({
-            "iss": self.id_token_issuer(),
-            "sub": grant.username,
-            "aud": grant.client_id,
-            "iat": now.seconds(),
-            "exp": now.seconds() + 600,
-            "name": person.map(|person| person.display.as_str()),
-        });
-        let has = |wanted: &str| grant.scopes.iter().any(|scope| scope == wanted);
-        if has("fhirUser") || has("profile") {
-            claims["fhirUser"] = json!(fhir_user);
-            claims["profile"] = json!(fhir_user);
-        }
-        if let Some(nonce) = wanted.nonce {
-            claims["nonce"] = json!(nonce);
-        }
-        if faults.drop_fhir_user
-            && let Some(members) = claims.as_object_mut()
-        {
-            members.remove("fhirUser");
-            members.remove("profile");
-        }
-        if faults.wrong_id_token_issuer {
-            let other = "00000000-0000-4000-8000-000000000000";
-            claims["iss"] = json!(format!("{}/tenants/{other}/oidc/idsps/{other}/", self.urls.origin));
-        }
-        if faults.wrong_id_token_audience {
-            claims["aud"] = json!("another-client");
-        }
-        if faults.wrong_nonce {
-            claims["nonce"] = json!(self.random.token::<16>());
-        }
-        *spoilt |= faults.drop_fhir_user
-            || faults.wrong_id_token_issuer
-            || faults.wrong_id_token_audience
-            || faults.wrong_nonce;
-        claims
-    }
-
     /// The refusal as Oracle Health writes it: `error_uri`, no `error_description`.
     pub(super) fn refuse_token(&self, refusal: &Refusal) -> Reply {
-        let status = if refusal.error == "invalid_client" {
+        let usual = if refusal.error == "invalid_client" {
             StatusCode::UNAUTHORIZED
         } else {
             StatusCode::BAD_REQUEST
         };
+        let status = refusal.switched.unwrap_or(usual);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            // A limit stands in front of the authorization server, which never sees the request.
+            let retry_after = self.state().faults.retry_after_value(self.now());
+            return Reply::status(status, refusal.reason.as_str()).retry_after(retry_after).faulty();
+        }
         let instance = self.random.uuid();
         let client = refusal.client_id.as_deref().unwrap_or("unknown");
         let mut body = json!({ "error": refusal.error });
@@ -400,7 +315,7 @@ impl Sandbox {
         if status == StatusCode::UNAUTHORIZED {
             reply = reply.with(header::WWW_AUTHENTICATE, "Basic realm=\"sandbox\"");
         }
-        reply
+        reply.faulty_if(refusal.switched.is_some())
     }
 }
 

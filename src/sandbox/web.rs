@@ -142,6 +142,14 @@ impl Reply {
         self
     }
 
+    /// Adds `Retry-After`, when there is one to add.
+    pub(super) fn retry_after(self, value: Option<String>) -> Self {
+        match value {
+            Some(value) => self.with(header::RETRY_AFTER, &value),
+            None => self,
+        }
+    }
+
     pub(super) fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = reason.into();
         self

@@ -8,5 +8,6 @@ mod faults;
 mod fhir;
 mod flow;
 mod refresh;
+mod refresh_faults;
 mod scopes;
 mod support;

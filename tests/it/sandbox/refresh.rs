@@ -78,13 +78,7 @@ async fn revocation_by_client_or_patient_ends_the_grant() {
     let tokens = bench.connect().await;
     let url = bench.discovery().await["revocation_endpoint"].as_str().expect("a URL").to_owned();
     for token in [text(&tokens, "refresh_token"), "unknown"] {
-        let assertion = bench.assertion(&url);
-        let form = [
-            ("token", token),
-            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-            ("client_assertion", assertion.as_str()),
-        ];
-        let answer = bench.post(&url, &form).await;
+        let answer = bench.revoke(&url, token).await;
         assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
     }
     assert_eq!(bench.refresh(text(&tokens, "refresh_token")).await.json()["error"], "invalid_grant");

@@ -235,6 +235,23 @@ impl Bench {
         self.token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await
     }
 
+    /// Asks the revocation endpoint to end a refresh token's grant.
+    pub async fn revoke(&self, url: &str, token: &str) -> Answer {
+        let assertion = self.assertion(url);
+        let form = [
+            ("token", token),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion.as_str()),
+        ];
+        self.post(url, &form).await
+    }
+
+    /// What the control address tells about the grants.
+    pub async fn grants(&self, query: &str) -> Vec<Value> {
+        let told = self.get(&format!("{}/grants{query}", self.hospital.control_url())).await.json();
+        told.as_array().expect("a list").clone()
+    }
+
     pub async fn fhir(&self, tokens: &Value, path: &str) -> Answer {
         let url = if path.starts_with("http") {
             path.to_owned()

@@ -3,10 +3,21 @@
 //! All are off by default. They are set with `POST {control}/faults`, whose JSON object is merged over the present
 //! switches (`null` turns one off), and all turned off with `DELETE {control}/faults`.
 
+mod values;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::clock::Timestamp;
+
+pub use self::values::{
+    ExpiresIn, ExpiresInForm, FhirFault, FhirFaultKind, GraceAnswer, RefusalStatus, RetryAfter,
+    RetryAfterForm, RevocationFault, RightOrWrong, Rotation, SmartConfigurationFault, TokenEndpointFault,
+    TokenError,
+};
 
 /// The switches. Names and values are those of the JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +30,21 @@ pub struct Faults {
     /// Whether a refresh replaces the refresh token; the personality decides when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh_rotation: Option<Rotation>,
+    /// For so many seconds after its replacement a superseded refresh token is accepted once more, as servers do that
+    /// reckon with lost answers; absent: its use ends the grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub superseded_grace_seconds: Option<u64>,
+    /// What such a late use gets: `"new"` tokens, which supersede those of the first answer (so it is when absent), or the
+    /// `"same"` answer as the first use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub superseded_grace_answer: Option<GraceAnswer>,
+    /// Refreshes refused although the grant holds, as of a suspended app: by patient id, by `grant-` and the grant's
+    /// number, or `*` for all. Access tokens stay good. Lasts until it is switched off; then the same refresh token works.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub suspended: BTreeMap<String, TokenError>,
+    /// A grant that was refreshed less than so many seconds ago is not refreshed again: 429.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_interval_seconds: Option<u64>,
     /// No token response carries a refresh token; one given out before stays good.
     #[serde(skip_serializing_if = "is_off")]
     pub no_refresh_token: bool,
@@ -53,6 +79,16 @@ pub struct Faults {
     /// A refusal at the token endpoint, before anything is checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_error: Option<TokenError>,
+    /// `Retry-After` of every 429 and 503 that a switch causes, here, at the revocation endpoint and for FHIR requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<RetryAfter>,
+    /// What the revocation endpoint does instead of revoking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocation_endpoint: Option<RevocationFault>,
+    /// How many seconds this hospital's wall clock is ahead of the right time (negative: behind): in `Date`, in the dates
+    /// of id tokens, and when an assertion's dates are checked. How long tokens live does not change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_skew_seconds: Option<i64>,
     /// An OAuth error code that authorize redirects with, or `page` for an error page without a redirect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorize_error: Option<String>,
@@ -99,168 +135,6 @@ fn is_off(switch: &bool) -> bool {
     !switch
 }
 
-/// See [`Faults::refresh_rotation`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Rotation {
-    /// A new refresh token each time; using the old one ends the grant.
-    Rotate,
-    /// The answer has no `refresh_token`; the old one stays good.
-    Keep,
-}
-
-/// See [`Faults::expires_in`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum ExpiresIn {
-    /// This number instead.
-    Number(serde_json::Number),
-    /// The right number in a wrong form.
-    Form(ExpiresInForm),
-}
-
-/// See [`Faults::expires_in`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExpiresInForm {
-    /// `"570"`.
-    String,
-    /// `570.52`.
-    Float,
-    /// Not there.
-    Missing,
-}
-
-/// See [`Faults::token_endpoint`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokenEndpointFault {
-    /// 429, empty.
-    #[serde(rename = "429")]
-    TooMany,
-    /// 503, empty.
-    #[serde(rename = "503")]
-    Unavailable,
-    /// 403 with a page of a web firewall.
-    Html,
-    /// No answer for ten minutes, and nothing done.
-    Hang,
-    /// The request is carried out, a refresh token replaced, and then no answer comes.
-    TimeoutAfterRotation,
-    /// 307 to another origin.
-    Redirect,
-    /// 200 with an empty body.
-    Empty,
-}
-
-/// See [`Faults::token_error`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenError {
-    /// The OAuth code. `invalid_client` answers 401, others 400.
-    pub error: String,
-    /// What stands behind `urn:cerner:error:authorization-server:`, or a whole urn.
-    #[serde(default)]
-    pub urn: Option<String>,
-}
-
-/// See [`Faults::authorize_iss`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RightOrWrong {
-    /// The issuer of the metadata.
-    Right,
-    /// Another one.
-    Wrong,
-}
-
-/// What happens to the requests for one resource type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FhirFault {
-    /// The kind.
-    pub status: FhirFaultKind,
-    /// How many requests it lasts; absent: no end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub times: Option<u32>,
-}
-
-/// See [`FhirFault`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Value", into = "Value")]
-pub enum FhirFaultKind {
-    /// A refusal with an OperationOutcome: 401, 403, 429, 500 or 503.
-    Status(u16),
-    /// `"html"`: 504 with a gateway's page.
-    Html,
-    /// `"empty"`: 200 without a body.
-    Empty,
-    /// `"half-json"`: 200 with the first half of an answer.
-    HalfJson,
-    /// `"hang"`: no answer for ten minutes.
-    Hang,
-    /// `"huge"`: 200 with 5 GB, streamed.
-    Huge,
-    /// `"redirect"`: 302 to another origin.
-    Redirect,
-}
-
-const FHIR_FAULT_WORDS: [(&str, FhirFaultKind); 6] = [
-    ("html", FhirFaultKind::Html),
-    ("empty", FhirFaultKind::Empty),
-    ("half-json", FhirFaultKind::HalfJson),
-    ("hang", FhirFaultKind::Hang),
-    ("huge", FhirFaultKind::Huge),
-    ("redirect", FhirFaultKind::Redirect),
-];
-
-impl TryFrom<Value> for FhirFaultKind {
-    type Error = String;
-
-    fn try_from(value: Value) -> Result<Self, String> {
-        let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-        let known = match number {
-            Some(status @ (401 | 403 | 429 | 500 | 503)) => u16::try_from(status).ok().map(Self::Status),
-            Some(_) => None,
-            None => FHIR_FAULT_WORDS.into_iter().find(|(word, _)| value == *word).map(|(_, kind)| kind),
-        };
-        known.ok_or_else(|| {
-            "status must be 401, 403, 429, 500, 503, html, empty, half-json, hang, huge or redirect"
-                .to_owned()
-        })
-    }
-}
-
-impl From<FhirFaultKind> for Value {
-    fn from(kind: FhirFaultKind) -> Self {
-        if let FhirFaultKind::Status(status) = kind {
-            return status.into();
-        }
-        let word = FHIR_FAULT_WORDS.into_iter().find(|(_, known)| *known == kind).map(|(word, _)| word);
-        word.unwrap_or_default().into()
-    }
-}
-
-/// See [`Faults::smart_configuration`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SmartConfigurationFault {
-    /// 404, and the CapabilityStatement names no endpoints either.
-    Missing,
-    /// 200 with a page.
-    Html,
-    /// 200 with 5 GB, streamed.
-    Huge,
-    /// No answer for ten minutes.
-    Hang,
-    /// The first half.
-    HalfJson,
-    /// Endpoints as references relative to the origin.
-    RelativeUrls,
-    /// No `code_challenge_methods_supported`, as in a fifth of one vendor's production documents.
-    NoPkce,
-}
-
 impl Faults {
     /// Lays the members of `patch` over the present switches. The error names what is wrong.
     pub(super) fn merged(&self, patch: &Value) -> Result<Self, String> {
@@ -278,6 +152,29 @@ impl Faults {
             }
         }
         serde_json::from_value(whole).map_err(|error| error.to_string())
+    }
+
+    /// The refusal of a suspended grant, if it is one.
+    pub(super) fn suspension(&self, grant: u64, patient_id: &str) -> Option<&TokenError> {
+        let by_grant = self.suspended.get(&format!("grant-{grant}"));
+        by_grant.or_else(|| self.suspended.get(patient_id)).or_else(|| self.suspended.get("*"))
+    }
+
+    /// This hospital's wall clock, when the right time is `now`.
+    pub(super) fn wall_clock(&self, now: Timestamp) -> Timestamp {
+        let skew = self.clock_skew_seconds.unwrap_or_default();
+        let span = Duration::from_secs(skew.unsigned_abs());
+        if skew < 0 { now.before(span) } else { now.after(span) }
+    }
+
+    /// The value of `Retry-After`, when it is on.
+    pub(super) fn retry_after_value(&self, now: Timestamp) -> Option<String> {
+        self.retry_after.map(|wanted| match wanted.form {
+            RetryAfterForm::Seconds => wanted.seconds.to_string(),
+            RetryAfterForm::Date => {
+                self.wall_clock(now).after(Duration::from_secs(wanted.seconds)).http_date()
+            }
+        })
     }
 
     /// The fault for one resource type, if any.
@@ -327,6 +224,32 @@ mod tests {
         );
         assert!(Faults::default().merged(&json!({"drop_patients": true})).is_err());
         assert!(Faults::default().merged(&json!({"fhir": {"Goal": {"status": 418}}})).is_err());
+        let teapot = json!({"suspended": {"*": {"error": "invalid_grant", "status": 418}}});
+        assert!(Faults::default().merged(&teapot).is_err());
+    }
+
+    #[test]
+    fn a_suspension_is_found_by_grant_then_patient_then_for_all() {
+        let refusal = |error: &str| json!({ "error": error });
+        let patch = json!({"suspended": {
+            "*": refusal("everyone"), "p-1": refusal("patient"), "grant-7": refusal("grant"),
+        }});
+        let faults = Faults::default().merged(&patch).expect("known");
+        let found = |grant, patient| faults.suspension(grant, patient).map(|found| found.error.as_str());
+        assert_eq!(found(7, "p-1"), Some("grant"));
+        assert_eq!(found(8, "p-1"), Some("patient"));
+        assert_eq!(found(8, "p-2"), Some("everyone"));
+        assert_eq!(Faults::default().suspension(7, "p-1"), None);
+    }
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date_of_the_skewed_clock() {
+        let now = Timestamp::parse("2026-11-02T08:00:00Z").expect("a time");
+        let value = |patch: Value| Faults::default().merged(&patch).expect("known").retry_after_value(now);
+        assert_eq!(value(json!({})), None);
+        assert_eq!(value(json!({"retry_after": {"seconds": 30}})).as_deref(), Some("30"));
+        let date = json!({"retry_after": {"seconds": 30, "form": "date"}, "clock_skew_seconds": -60});
+        assert_eq!(value(date).as_deref(), Some("Mon, 02 Nov 2026 07:59:30 GMT"));
     }
 
     #[test]
