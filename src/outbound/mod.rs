@@ -17,6 +17,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::{Host, Url};
 
+use crate::clock::Timestamp;
+
 pub use address::{AddressGuard, Network, Reach};
 
 /// Why a call brought no answer. What the other side *answered*, whatever its status, is a [`Reply`].
@@ -145,6 +147,17 @@ impl Reply {
     /// A header's text, when it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// How long `Retry-After` asks to wait: seconds, or a date (RFC 9110 section 10.2.3). A date is compared with the
+    /// server's own `Date`, if it sent one, so that a clock that is wrong there or here does not matter.
+    pub fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+        let asked = self.header("retry-after")?.trim();
+        if let Ok(seconds) = asked.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let theirs = self.header("date").and_then(Timestamp::parse_http_date).unwrap_or(now);
+        Timestamp::parse_http_date(asked).map(|until| until.since(theirs))
     }
 }
 
@@ -389,6 +402,24 @@ mod tests {
 
     fn outbound() -> Outbound {
         Outbound::new(&OutboundSettings::default()).expect("a client")
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_servers_own_clock() {
+        let now = Timestamp::parse("2026-11-02T08:00:00Z").expect("a time");
+        let asked = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            Reply { status: StatusCode::OK, headers: headers.collect(), body: Bytes::new() }.retry_after(now)
+        };
+        let date = ("retry-after", "Mon, 02 Nov 2026 08:02:00 GMT");
+        assert_eq!(asked(&[("retry-after", " 120 ")]), Some(Duration::from_mins(2)));
+        assert_eq!(asked(&[date]), Some(Duration::from_mins(2)));
+        assert_eq!(asked(&[date, ("date", "Mon, 02 Nov 2026 08:01:50 GMT")]), Some(Duration::from_secs(10)));
+        assert_eq!(asked(&[date, ("date", "Mon, 02 Nov 2026 09:00:00 GMT")]), Some(Duration::ZERO));
+        assert_eq!(asked(&[("retry-after", "soon")]), None);
+        assert_eq!(asked(&[]), None);
     }
 
     #[tokio::test]

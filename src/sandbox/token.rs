@@ -131,11 +131,8 @@ impl Sandbox {
             }
             None => Err(malformed("no grant_type")),
         };
-        match &outcome {
-            Ok(Granted::Issue(Issue { grant, .. }) | Granted::Again(grant, _)) => {
-                asked["grant"] = json!(grant)
-            }
-            Err(_) => {}
+        if let Ok(Granted::Issue(Issue { grant, .. }) | Granted::Again(grant, _)) = &outcome {
+            asked["grant"] = json!(grant);
         }
         outcome.map_err(|refusal| Refusal { client_id: Some(client.client_id), ..refusal })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use url::form_urlencoded::byte_serialize;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::AuthMethod;
 use crate::crypto::{Random, base64};
 use crate::outbound::{Call, Outbound, OutboundError, Reach, Reply};
@@ -82,7 +82,7 @@ impl TokenClient {
             ("code_verifier", verifier.expose()),
         ];
         let reply = self.post(server.endpoint.url(), server, registration, reach, &fields).await?;
-        read(&reply)
+        read(&reply, self.clock.now())
     }
 
     /// Refreshes (RFC 6749 section 6).
@@ -95,7 +95,7 @@ impl TokenClient {
     ) -> Result<TokenResponse, TokenFailure> {
         let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
         let reply = self.post(server.endpoint.url(), server, registration, reach, &fields).await?;
-        read(&reply)
+        read(&reply, self.clock.now())
     }
 
     /// Gives a refresh token back (RFC 7009); `false` when the server has no place for that.
@@ -109,7 +109,7 @@ impl TokenClient {
         let Some(revocation) = &server.revocation else { return Ok(false) };
         let fields = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
         let reply = self.post(revocation.url(), server, registration, reach, &fields).await?;
-        if reply.status.is_success() { Ok(true) } else { Err(refusal(&reply)) }
+        if reply.status.is_success() { Ok(true) } else { Err(refusal(&reply, self.clock.now())) }
     }
 
     async fn post(
@@ -169,9 +169,9 @@ fn basic_credentials(registration: &Registration) -> Secret {
     Secret::new(base64(format!("{}:{}", encode(&registration.client_id), encode(secret)).as_bytes()))
 }
 
-fn read(reply: &Reply) -> Result<TokenResponse, TokenFailure> {
+fn read(reply: &Reply, now: Timestamp) -> Result<TokenResponse, TokenFailure> {
     if reply.status != StatusCode::OK {
-        return Err(refusal(reply));
+        return Err(refusal(reply, now));
     }
     match parse_token_response(&reply.body) {
         Err(TokenResponseError::Refused(error)) => {
@@ -181,7 +181,7 @@ fn read(reply: &Reply) -> Result<TokenResponse, TokenFailure> {
     }
 }
 
-fn refusal(reply: &Reply) -> TokenFailure {
+fn refusal(reply: &Reply, now: Timestamp) -> TokenFailure {
     let status = reply.status.as_u16();
     match parse_error_body(&reply.body) {
         // A gateway's 5xx may carry an OAuth-looking body; it still says nothing about the grant.
@@ -194,8 +194,7 @@ fn refusal(reply: &Reply) -> TokenFailure {
             TokenFailure::Refused { error: Box::new(error), status }
         }
         ErrorBody::OAuth(_) | ErrorBody::NotOAuth(_) => {
-            let seconds = reply.header("retry-after").and_then(|text| text.parse().ok());
-            TokenFailure::NotOAuth { status, retry_after: seconds.map(Duration::from_secs) }
+            TokenFailure::NotOAuth { status, retry_after: reply.retry_after(now) }
         }
     }
 }

@@ -127,7 +127,7 @@ async fn retry_after_stands_on_every_429_and_503_in_the_form_asked_for() {
     let bench = Bench::new();
     let tokens = bench.connect().await;
     let revocation = text(&bench.discovery().await, "revocation_endpoint").to_owned();
-    let date = bench.clock.now().after(Duration::from_secs(120)).http_date();
+    let date = bench.clock.now().after(Duration::from_mins(2)).http_date();
     for (form, expected) in [("seconds", "120"), ("date", date.as_str())] {
         bench.fault(json!({"retry_after": {"seconds": 120, "form": form}})).await;
         for status in [429, 503] {
