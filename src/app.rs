@@ -18,8 +18,11 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::crypto::{Algorithm, Random};
 use crate::directory::{Directory, DirectoryError, NewEhrClient, NewSource};
-use crate::grants::Grants;
-use crate::http::{Answer, Guard, HeaderPolicy, Method405, Miss, Problem, ProblemKind, RequestId, Route};
+use crate::events::Outbox;
+use crate::grants::{Announcements, Grants};
+use crate::http::{
+    Answer, ConnectPage, Guard, HeaderPolicy, Method405, Miss, Problem, ProblemKind, RequestId, Route,
+};
 use crate::outbound::{Outbound, OutboundSettings, OutboundSetupError};
 use crate::records::{PullSettings, Records};
 use crate::server::{self, Peer, ReadError, RequestBody, Transport};
@@ -140,6 +143,10 @@ impl App {
             config.launch.attempt_lifetime,
         );
         let directory = Directory::load(store.clone(), clock.clone(), random.clone())?;
+        let origin = config.public_url.origin().to_owned();
+        let announcements = Announcements::new(Outbox::new(random.clone()), move |token| {
+            format!("{origin}{}", Route::Connect(token.clone(), ConnectPage::Start).path())
+        });
         let grants = Grants::new(
             store.clone(),
             clock.clone(),
@@ -147,6 +154,7 @@ impl App {
             directory.clone(),
             launcher,
             tokens,
+            announcements,
             shutdown.clone(),
         );
         let records = Records::new(

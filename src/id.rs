@@ -93,6 +93,12 @@ id_type!(
     /// One run that reads a connection's records.
     PullId, "pull_");
 id_type!(
+    /// Where a workspace wants its events posted to.
+    WebhookEndpointId, "wh_");
+id_type!(
+    /// One event for one webhook endpoint.
+    EventId, "evt_");
+id_type!(
     /// An owner of patients, keys and records.
     WorkspaceId, "ws_");
 id_type!(

@@ -6,13 +6,11 @@ use crate::api::cursor::{cursor_after, read_cursor};
 use crate::api::input::{Fields, Null};
 use crate::api::wire::{ListPage, WireAttempt, WireSession};
 use crate::api::{Api, ApiRequest, ok, sources};
-use crate::grants::Connection;
 use crate::http::{Answer, ConnectPage, Problem, Route};
 use crate::id::{Id as _, PatientSessionId, SourceId};
 use crate::store::StoreError;
 use crate::workspaces::{
-    NewPatient, NewSession, PatientSession, SessionError, SessionMode, SessionStatus, Sessions,
-    patient_id_problem,
+    NewPatient, NewSession, PatientSession, SessionError, SessionMode, SessionStatus, patient_id_problem,
 };
 
 const KNOWN: [&str; 9] = [
@@ -111,18 +109,8 @@ pub async fn list(api: &Api, request: &ApiRequest, patient_id: &str) -> Result<A
 }
 
 async fn with_attempts(api: &Api, session: PatientSession) -> Result<WireSession, StoreError> {
-    let id = session.id;
-    let attempts = api
-        .store
-        .read(move |view| {
-            let mut found = Vec::new();
-            for (connection, at) in Sessions::attempts(view, id)? {
-                let connection = Connection::find(view, connection)?;
-                found.extend(connection.map(|connection| WireAttempt::new(&connection, at)));
-            }
-            Ok::<_, StoreError>(found)
-        })
-        .await?;
+    let known = session.clone();
+    let attempts = api.store.read(move |view| WireAttempt::of_session(view, &known)).await?;
     Ok(wire(api, session, attempts))
 }
 

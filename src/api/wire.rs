@@ -5,11 +5,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
-use crate::clock::Timestamp;
 use crate::directory::Source;
 use crate::grants::{Connection, ConnectionStatus};
 use crate::smart::FailureCode;
-use crate::workspaces::{Patient, PatientSession, SessionMode, SessionStatus};
+use crate::workspaces::Patient;
+
+pub use crate::grants::{AttemptShape as WireAttempt, SessionShape as WireSession};
 
 /// The version of the contract that is spoken here.
 pub const API_VERSION: &str = "2026-04-25";
@@ -100,76 +101,6 @@ impl From<Connection> for WireConnection {
             failure_at: connection.failure.as_ref().map(|failure| failure.at.to_string()),
             created_at: connection.created_at.to_string(),
             updated_at: connection.updated_at.to_string(),
-        }
-    }
-}
-
-/// An attempt in a session: the small shape.
-#[derive(Debug, Serialize)]
-pub struct WireAttempt {
-    id: Option<String>,
-    connection_id: String,
-    status: ConnectionStatus,
-    failure_code: Option<FailureCode>,
-    failure_at: Option<String>,
-    created_at: String,
-}
-
-impl WireAttempt {
-    /// A failed attempt has no connection id here.
-    pub fn new(connection: &Connection, at: Timestamp) -> Self {
-        let failed = connection.status == ConnectionStatus::Failed;
-        Self {
-            id: (!failed).then(|| connection.id.to_string()),
-            connection_id: connection.source.to_string(),
-            status: connection.status,
-            failure_code: connection.failure.as_ref().map(|failure| failure.code),
-            failure_at: connection.failure.as_ref().map(|failure| failure.at.to_string()),
-            created_at: at.to_string(),
-        }
-    }
-}
-
-/// `patient_session`
-#[derive(Debug, Serialize)]
-pub struct WireSession {
-    id: String,
-    resource_type: &'static str,
-    status: SessionStatus,
-    url: String,
-    patient_id: String,
-    connection_id: Option<String>,
-    recommended_connection_ids: Option<Vec<String>>,
-    return_url: String,
-    return_button_label: Option<String>,
-    connections: Vec<WireAttempt>,
-    expires_at: String,
-    created_at: String,
-    metadata: Map<String, Json>,
-}
-
-impl WireSession {
-    /// A session as it is now.
-    pub fn new(session: PatientSession, url: String, attempts: Vec<WireAttempt>, now: Timestamp) -> Self {
-        let status = session.status(now);
-        let (connection_id, recommended) = match session.mode {
-            SessionMode::Direct(source) => (Some(source.to_string()), None),
-            SessionMode::Picker(sources) => (None, Some(sources.iter().map(ToString::to_string).collect())),
-        };
-        Self {
-            id: session.id.to_string(),
-            resource_type: "patient_session",
-            status,
-            url,
-            patient_id: session.patient_id,
-            connection_id,
-            recommended_connection_ids: recommended,
-            return_url: session.return_url,
-            return_button_label: session.return_button_label,
-            connections: attempts,
-            expires_at: session.expires_at.to_string(),
-            created_at: session.created_at.to_string(),
-            metadata: session.metadata,
         }
     }
 }

@@ -6,8 +6,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Timestamp;
 use crate::events::Incident;
+use crate::events::history::{self, Entry};
 use crate::grants::grant::{self, Grant, PULLS_WANTED, PullWanted};
-use crate::grants::{Connection, ConnectionStatus, FailureNote, Grants, lock};
+use crate::grants::{Announcements, Connection, ConnectionStatus, FailureNote, Grants, lock};
 use crate::id::{ConnectionId, EhrClientId, Id as _, PatientSessionId, SourceId};
 use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
 use crate::smart::launch::Exchanged;
@@ -39,6 +40,16 @@ struct About<'a> {
     ehr_client: EhrClientId,
     requested: &'a str,
     started_at: Timestamp,
+    /// When the browser was back; nothing when it did not get away.
+    returned_at: Option<Timestamp>,
+}
+
+impl About<'_> {
+    /// The way to the EHR and back, for the history of the connection it led to.
+    fn way(&self) -> Vec<(Timestamp, Entry)> {
+        let back = self.returned_at.map(|at| [(self.started_at, Entry::Redirected), (at, Entry::Returned)]);
+        back.into_iter().flatten().collect()
+    }
 }
 
 impl Grants {
@@ -104,8 +115,25 @@ impl Grants {
         told.await.unwrap_or(Err(StaleReturn::Store(StoreError::Closed)))
     }
 
+    /// Ends a picker's journey at the patient's wish; says whether this call did it.
+    pub async fn done(&self, session: PatientSessionId) -> Result<bool, StoreError> {
+        let (now, announcements) = (self.0.clock.now(), self.0.announcements.clone());
+        self.0
+            .store
+            .write(move |change| {
+                let Some(known) = sessions::by_id(change, session)? else { return Ok(false) };
+                let completed = sessions::complete(change, session, now)?;
+                if completed {
+                    announcements.session_completed(change, &known, now)?;
+                }
+                Ok::<_, StoreError>(completed)
+            })
+            .await
+    }
+
     async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landed, StoreError> {
         let attempt = &returned.attempt;
+        let returned_at = Some(self.0.clock.now());
         let outcome = if let Some((server, registration)) = self.parties(attempt.source, attempt.ehr_client) {
             self.0.launcher.finish(attempt, query, &server, &registration).await
         } else {
@@ -119,6 +147,7 @@ impl Grants {
             ehr_client: attempt.ehr_client,
             requested: &attempt.requested,
             started_at: attempt.started_at,
+            returned_at,
         };
         let connection = match outcome {
             Ok(exchanged) => self.keep(&about, &returned, exchanged).await?,
@@ -151,6 +180,7 @@ impl Grants {
         let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
         let (id, attempt, ehr_patient) = (returned.connection, returned.attempt.clone(), exchanged.patient);
         let (launcher, unwanted): (Launcher, Grant) = (self.0.launcher.clone(), grant.clone());
+        let (way, announcements) = (about.way(), self.0.announcements.clone());
         let kept = self
             .0
             .store
@@ -191,7 +221,12 @@ impl Grants {
                 launcher.settle(change, &attempt, id, connection.id)?;
                 grant::put(change, connection.id, &grant);
                 change.put(PULLS_WANTED, &connection.id.to_bytes(), &PullWanted { since: now });
-                finish_direct(change, &session, now)?;
+                let issued = Entry::Issued { refreshable: grant.refresh_token.is_some() };
+                for (at, entry) in way.into_iter().chain([(now, issued)]) {
+                    history::note(change, connection.id, at, entry, None)?;
+                }
+                announcements.connected(change, &connection, now)?;
+                finish_direct(change, &announcements, &session, now)?;
                 Ok::<_, StoreError>(Kept::As(connection.id))
             })
             .await?;
@@ -228,7 +263,14 @@ impl Grants {
             return Ok(noted);
         }
         let ehr_client = ehr_client.unwrap_or_else(|| EhrClientId::from_bytes([0; 16]));
-        let about = About { session: session.id, source, ehr_client, requested: "", started_at: now };
+        let about = About {
+            session: session.id,
+            source,
+            ehr_client,
+            requested: "",
+            started_at: now,
+            returned_at: None,
+        };
         // Whoever looks at a link, a mail scanner too, must not end the journey because the hospital is down.
         self.keep_failure(&about, self.0.random.id(now), failure, Ends::Nothing).await
     }
@@ -277,6 +319,7 @@ impl Grants {
         );
         let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
         let requested = texts(&ScopeSet::parse(about.requested));
+        let (way, announcements) = (about.way(), self.0.announcements.clone());
         self.0
             .store
             .write(move |change| {
@@ -316,8 +359,17 @@ impl Grants {
                     };
                     connection.put(change);
                     connection.note_attempt(change, session_id, now);
+                    let failed = Entry::Failed {
+                        code: incident.code.clone(),
+                        correlation_id: incident.correlation_id.clone(),
+                    };
+                    for (at, entry) in way {
+                        history::note(change, id, at, entry, None)?;
+                    }
+                    history::note(change, id, now, failed, Some(reference))?;
+                    announcements.failed(change, &connection, now)?;
                     if ends == Ends::Journey {
-                        finish_direct(change, &session, now)?;
+                        finish_direct(change, &announcements, &session, now)?;
                     }
                 }
                 incident.put(change);
@@ -343,11 +395,12 @@ enum Kept {
 /// In direct mode the return from the hospital ends the journey, however it went.
 fn finish_direct(
     change: &mut Change<'_>,
+    announcements: &Announcements,
     session: &PatientSession,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    if matches!(session.mode, SessionMode::Direct(_)) {
-        sessions::complete(change, session.id, now)?;
+    if matches!(session.mode, SessionMode::Direct(_)) && sessions::complete(change, session.id, now)? {
+        announcements.session_completed(change, session, now)?;
     }
     Ok(())
 }

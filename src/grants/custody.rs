@@ -270,6 +270,7 @@ impl Grants {
         status: ConnectionStatus,
     ) -> Result<Access, AccessError> {
         let now = self.0.clock.now();
+        let announcements = self.0.announcements.clone();
         let found = self
             .0
             .store
@@ -278,7 +279,7 @@ impl Grants {
                 let Some(connection) = connection else { return Ok(None) };
                 let same = stored.is_none_or(|stored| stored.refresh_token == refused);
                 if connection.status == ConnectionStatus::Active && same {
-                    grant::end(change, &connection, status, now);
+                    grant::end(change, &announcements, &connection, status, now)?;
                     return Ok(Some(status));
                 }
                 Ok::<_, StoreError>(Some(connection.status))
@@ -297,6 +298,7 @@ impl Grants {
     /// the EHR afterwards where it takes them.
     pub async fn disconnect(&self, patient: PatientKey, id: ConnectionId) -> Result<bool, StoreError> {
         let now = self.0.clock.now();
+        let announcements = self.0.announcements.clone();
         let ended = self
             .0
             .store
@@ -306,7 +308,8 @@ impl Grants {
                     return Ok(None);
                 };
                 if connection.status != ConnectionStatus::Failed {
-                    grant::end(change, &connection, ConnectionStatus::Disconnected, now);
+                    let status = ConnectionStatus::Disconnected;
+                    grant::end(change, &announcements, &connection, status, now)?;
                 }
                 Ok::<_, StoreError>(Some((connection, grant)))
             })

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::grants::{Connection, ConnectionStatus};
+use crate::events::history;
+use crate::grants::{Announcements, Connection, ConnectionStatus};
 use crate::id::{ConnectionId, Id as _, PatientKey};
 use crate::smart::server::TokenServer;
 use crate::smart::token_response::{AccessToken, RefreshToken};
@@ -46,19 +47,27 @@ pub(super) fn put(change: &mut Change<'_>, connection: ConnectionId, grant: &Gra
     change.put(GRANTS, &connection.to_bytes(), grant);
 }
 
-/// Ends a connection: its tokens are gone, its status says why. Part of a write.
+/// Ends a connection: its tokens are gone, its status says why, and who wants to know is told. Part of a write.
 pub(super) fn end(
     change: &mut Change<'_>,
+    announcements: &Announcements,
     connection: &Connection,
     status: ConnectionStatus,
     now: Timestamp,
-) {
+) -> Result<(), StoreError> {
     change.remove(GRANTS, &connection.id.to_bytes());
     change.remove(PULLS_WANTED, &connection.id.to_bytes());
-    Connection { status, updated_at: now, ..connection.clone() }.put(change);
+    let ended = Connection { status, updated_at: now, ..connection.clone() };
+    ended.put(change);
+    // What had ended before is not told twice.
+    if connection.status == ConnectionStatus::Active {
+        announcements.ended(change, &ended, now)
+    } else {
+        Ok(())
+    }
 }
 
-/// Removes a patient's connections and grants, as part of the patient's erasure; what was removed, so that the hospitals
+/// Removes a patient's connections with their history, and grants, as part of the patient's erasure; what was removed, so that the hospitals
 /// can be told.
 pub fn remove_in(
     change: &mut Change<'_>,
@@ -70,6 +79,7 @@ pub fn remove_in(
         change.remove(GRANTS, &connection.id.to_bytes());
         change.remove(PULLS_WANTED, &connection.id.to_bytes());
         connection.remove(change);
+        history::remove(change, connection.id)?;
         removed.push((connection, grant));
     }
     Ok(removed)

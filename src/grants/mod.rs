@@ -1,6 +1,7 @@
 //! Custody of what patients agreed to. Whoever needs an access token asks here, and after the first exchange only this
 //! room talks to token endpoints. Knows no routes.
 
+mod announcements;
 mod arrivals;
 mod connections;
 mod custody;
@@ -21,6 +22,7 @@ use crate::shutdown::Shutdown;
 use crate::smart::{Launcher, TokenClient};
 use crate::store::{Store, StoreError};
 
+pub use announcements::{Announcements, AttemptShape, SessionShape};
 pub use arrivals::Landed;
 pub use connections::{Connection, ConnectionStatus, FailureNote};
 pub use custody::{Access, AccessError};
@@ -39,6 +41,7 @@ struct Inner {
     directory: Directory,
     launcher: Launcher,
     tokens: TokenClient,
+    announcements: Announcements,
     shutdown: Shutdown,
     /// Access tokens in use, so that the common case needs neither the store nor a key.
     fresh: Mutex<HashMap<ConnectionId, Fresh>>,
@@ -67,6 +70,7 @@ impl Grants {
         directory: Directory,
         launcher: Launcher,
         tokens: TokenClient,
+        announcements: Announcements,
         shutdown: Shutdown,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -76,6 +80,7 @@ impl Grants {
             directory,
             launcher,
             tokens,
+            announcements,
             shutdown,
             fresh: Mutex::default(),
             gates: Mutex::default(),
@@ -88,6 +93,11 @@ impl Grants {
     /// A connection by its id.
     pub async fn connection(&self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
         self.0.store.read(move |view| Connection::find(view, id)).await
+    }
+
+    /// What is told of connections, and the outbox it goes to.
+    pub fn announcements(&self) -> &Announcements {
+        &self.0.announcements
     }
 
     /// How long a launch attempt lives.

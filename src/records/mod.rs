@@ -10,6 +10,7 @@ mod text;
 
 use crate::clock::Clock;
 use crate::crypto::Random;
+use crate::events;
 use crate::grants::{self, Connection, Grants};
 use crate::outbound::Outbound;
 use crate::shutdown::Shutdown;
@@ -45,7 +46,7 @@ impl Records {
         Self { store, clock, grants, pulls }
     }
 
-    /// Erases a patient: records, pulls, grants, connections, sessions and the patient, in one transaction.
+    /// Erases a patient: records, pulls, grants, connections, events, sessions and the patient, in one transaction.
     pub async fn erase_patient(&self, patient: Patient) -> Result<(), StoreError> {
         let key = patient.key;
         let erased = self
@@ -56,6 +57,7 @@ impl Records {
                 for (connection, _) in &connections {
                     pulls::remove(change, connection.id)?;
                 }
+                events::forget_patient(change, key)?;
                 Sessions::remove_all(change, &patient)?;
                 Patients::remove(change, &patient);
                 Ok::<_, StoreError>(connections)

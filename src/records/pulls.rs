@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Timestamp};
 use crate::crypto::{Random, sha256};
+use crate::events::{EventKind, Fact, Outbox};
 use crate::grants::{Connection, ConnectionStatus, Grants, PULLS_WANTED};
 use crate::id::{ConnectionId, Id as _, PatientKey, PullId, SourceId};
 use crate::outbound::Outbound;
@@ -21,6 +22,7 @@ use crate::shutdown::Shutdown;
 use crate::smart::RESOURCE_TYPES;
 use crate::smart::scopes::{ResourceScope, ScopeSet};
 use crate::store::{Change, Range, Reader as _, Store, StoreError, Table, json_value};
+use crate::workspaces::Patients;
 
 /// Pulls under connection and pull id.
 const PULLS: Table<Pull> = Table::new("pulls.v1");
@@ -73,6 +75,13 @@ pub enum TypeState {
     Unsupported,
     /// It could not be read.
     Failed,
+}
+
+impl TypeState {
+    /// Whether something that was shared could not be read.
+    fn is_trouble(self) -> bool {
+        matches!(self, Self::Partial | Self::Forbidden | Self::Failed)
+    }
 }
 
 /// One type of a pull.
@@ -303,6 +312,71 @@ impl Pulls {
     }
 }
 
+/// What a webhook tells of a pull that has ended.
+#[derive(Serialize)]
+struct SyncShape {
+    resource_type: &'static str,
+    patient_id: String,
+    connection_id: String,
+    #[serde(flatten)]
+    outcome: SyncOutcome,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum SyncOutcome {
+    Completed { total: usize, changed: usize, errors: usize, duration_ms: u64 },
+    Failed { error_message: String },
+}
+
+/// Tells of the end of a pull, as part of the write of its end and before its own row is there: the first pull of a
+/// connection always tells, a later one when it brought something or failed.
+fn announce(
+    change: &mut Change<'_>,
+    outbox: &Outbox,
+    connection: &Connection,
+    pull: &Pull,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let first = change.keys(PULLS, &Range::of(&connection.id.to_bytes()).limit(1))?.is_empty();
+    let failed = pull.state == PullState::Failed;
+    if !failed && !first && pull.stored == 0 {
+        return Ok(());
+    }
+    let Some(patient) = Patients::by_key(change, connection.workspace, connection.patient)? else {
+        return Ok(());
+    };
+    let kind = if failed { EventKind::SyncFailed } else { EventKind::SyncCompleted };
+    let fact = Fact { workspace: connection.workspace, patient: connection.patient, kind, at: now };
+    outbox.emit(change, fact, |_| {
+        let outcome = if failed {
+            SyncOutcome::Failed { error_message: reason(&pull.types) }
+        } else {
+            SyncOutcome::Completed {
+                total: pull.types.iter().map(|report| report.count).sum(),
+                changed: pull.stored,
+                errors: pull.types.iter().filter(|report| report.state.is_trouble()).count(),
+                duration_ms: u64::try_from(now.since(pull.started_at).as_millis()).unwrap_or(u64::MAX),
+            }
+        };
+        Ok(SyncShape {
+            resource_type: "records_sync",
+            patient_id: patient.patient_id,
+            connection_id: pull.source.to_string(),
+            outcome,
+        })
+    })
+}
+
+/// Why a pull brought nothing: what the first type that was asked for met.
+fn reason(types: &[TypeReport]) -> String {
+    let mut notes = types.iter().filter(|report| report.state.is_trouble()).filter_map(|report| {
+        let note = report.note.as_deref()?;
+        Some(format!("{}: {note}", report.resource_type))
+    });
+    notes.next().unwrap_or_else(|| "nothing that could be read was shared".to_owned())
+}
+
 /// Removes the pulls of a connection, as part of its patient's erasure.
 pub(super) fn remove(change: &mut Change<'_>, connection: ConnectionId) -> Result<(), StoreError> {
     change.remove_all(PULLS, &connection.to_bytes()).map(drop)
@@ -381,13 +455,15 @@ impl Run {
         let pull = copy(&self.pull);
         tracing::info!(connection = %pull.connection, state = ?pull.state, stored = pull.stored, "pull ended");
         let (id, begun) = (self.connection.id, pull.started_at);
+        let outbox = self.pulls.0.grants.announcements().outbox().clone();
         let written = self
             .pulls
             .0
             .store
             .write(move |change| {
                 // An erased connection keeps no pulls.
-                if Connection::find(change, id)?.is_some() {
+                if let Some(connection) = Connection::find(change, id)? {
+                    announce(change, &outbox, &connection, &pull, now)?;
                     change.put(PULLS, &[id.to_bytes(), pull.id.to_bytes()].concat(), &pull);
                 }
                 // A wish of after the beginning is another pull's: the patient has shared more meanwhile.

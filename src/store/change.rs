@@ -93,11 +93,21 @@ pub struct Change<'c> {
     tables: &'c dyn RawTables,
     vault: &'c Vault,
     changed: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
+    afterwards: Vec<Afterwards>,
 }
+
+/// What is done once a write is on disk.
+pub(super) type Afterwards = Box<dyn FnOnce() + Send>;
 
 impl<'c> Change<'c> {
     pub(super) fn new(tables: &'c dyn RawTables, vault: &'c Vault) -> Self {
-        Self { tables, vault, changed: BTreeMap::new() }
+        Self { tables, vault, changed: BTreeMap::new(), afterwards: Vec::new() }
+    }
+
+    /// Has `then` run once this write is on disk, and not at all when it does not get there: how background work is
+    /// woken for what was written. It runs on the committer's thread, so it only signals.
+    pub fn after_commit(&mut self, then: impl FnOnce() + Send + 'static) {
+        self.afterwards.push(Box::new(then));
     }
 
     /// Puts a value under a key, over whatever was there.
@@ -125,13 +135,13 @@ impl<'c> Change<'c> {
         Ok(keys.len())
     }
 
-    /// Hands the changes to the transaction; says whether there were any.
-    pub(super) fn apply(self) -> Result<bool, StoreError> {
+    /// Hands the changes to the transaction; says whether there were any, and what is to be done afterwards.
+    pub(super) fn apply(self) -> Result<(bool, Vec<Afterwards>), StoreError> {
         let any = !self.changed.is_empty();
         for ((table, key), value) in self.changed {
             self.tables.set(table, &key, value.as_deref())?;
         }
-        Ok(any)
+        Ok((any, self.afterwards))
     }
 }
 

@@ -135,6 +135,7 @@ fn commit(
     transaction.set_quick_repair(true);
     let mut changed = false;
     let mut failure = None;
+    let mut afterwards = Vec::new();
     {
         let tables = OpenTables::new(&transaction);
         for job in batch {
@@ -143,7 +144,10 @@ fn commit(
             answers.push(verdict.answer);
             if verdict.keep && failure.is_none() {
                 match change.apply() {
-                    Ok(any) => changed |= any,
+                    Ok((any, then)) => {
+                        changed |= any;
+                        afterwards.extend(then);
+                    }
                     Err(error) => failure = Some(error),
                 }
             }
@@ -153,10 +157,14 @@ fn commit(
         let _ = transaction.abort();
         return Err(error);
     }
-    if !changed {
-        return transaction.abort().map_err(|error| storage(error.into()));
+    if changed {
+        transaction.commit().map_err(|error| storage(error.into()))?;
+        state.commits.fetch_add(1, Ordering::Relaxed);
+    } else {
+        transaction.abort().map_err(|error| storage(error.into()))?;
     }
-    transaction.commit().map_err(|error| storage(error.into()))?;
-    state.commits.fetch_add(1, Ordering::Relaxed);
+    for then in afterwards {
+        then();
+    }
     Ok(())
 }

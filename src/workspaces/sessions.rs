@@ -235,12 +235,6 @@ impl Sessions {
             .await
     }
 
-    /// Marks the journey as finished; says whether this call did it.
-    pub async fn complete(&self, id: PatientSessionId) -> Result<bool, StoreError> {
-        let now = self.clock.now();
-        self.store.write(move |change| complete(change, id, now)).await
-    }
-
     /// The connections tried in a session, oldest first, each with the time of the attempt.
     pub fn attempts(
         reader: &impl Reader,

@@ -80,7 +80,7 @@ impl Connect {
     pub(super) async fn done(&self, journey: &Journey, request: &PageRequest) -> Result<Answer, PageTrouble> {
         if request.method == Method::POST {
             self.must_be_same_origin(request)?;
-            self.sessions.complete(journey.session.id).await?;
+            self.grants.done(journey.session.id).await?;
             return see_other(&format!("{}/done", journey.path));
         }
         if journey.session.status(self.clock.now()) == SessionStatus::Open {
