@@ -63,6 +63,7 @@ impl std::fmt::Debug for Grants {
 
 impl Grants {
     /// Over the parts it uses.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, and one place calls it")]
     pub fn new(
         store: Store,
         clock: Clock,

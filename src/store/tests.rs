@@ -240,3 +240,24 @@ async fn writes_that_wait_together_share_a_commit() {
     assert!(first.is_ok() && rest.iter().all(Result::is_ok));
     assert!(store.commits() - before <= 3, "{} commits for 51 writes", store.commits() - before);
 }
+
+#[tokio::test]
+async fn what_follows_a_write_runs_after_its_commit_and_not_after_a_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&opening(&folder));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    for good in [true, false] {
+        let (tell, seen) = (tell.clone(), store.clone());
+        let written = store.write(move |change| {
+            change.put(NOTES, b"a", &note("hello"));
+            change.after_commit(move || {
+                let there = seen.read_now(|view| view.has(NOTES, b"a")).expect("read");
+                let _ = tell.send((good, there));
+            });
+            if good { Ok(()) } else { Err(StoreError::Closed) }
+        });
+        assert_eq!(written.await.is_ok(), good);
+    }
+    assert_eq!(told.try_recv(), Ok((true, true)), "it sees what was written");
+    assert!(told.try_recv().is_err(), "a failed write is followed by nothing");
+}
