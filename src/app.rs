@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 
-use crate::api::{Api, ApiRequest, Query};
+use crate::api::{Api, ApiLimits, ApiRequest, Guarded, Operation, Query};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
@@ -22,6 +22,7 @@ use crate::events::Outbox;
 use crate::grants::{Announcements, Grants};
 use crate::http::{
     Answer, ConnectPage, Guard, HeaderPolicy, Method405, Miss, Problem, ProblemKind, RequestId, Route,
+    client_address,
 };
 use crate::outbound::{Outbound, OutboundSettings, OutboundSetupError};
 use crate::records::{PullSettings, Records};
@@ -35,7 +36,7 @@ use crate::web::assets;
 use crate::web::connect::handlers::{Connect, PageRequest, PageTrouble};
 use crate::web::connect::words::Trouble;
 use crate::web::home::{HomePage, home_page};
-use crate::workspaces::{ApiKeys, Patients, Sessions, Workspaces};
+use crate::workspaces::{ApiKeys, Caller, Patients, Sessions, Workspaces};
 
 /// How long caches may keep our JWKS, in seconds: short enough for a rotation, long enough for a busy EHR.
 const JWKS_LIFE: u32 = 900;
@@ -167,12 +168,13 @@ impl App {
             shutdown.clone(),
         );
         let workspaces = Workspaces::new(store.clone(), clock.clone(), random.clone());
-        let api_keys = ApiKeys::new(store.clone(), clock.clone(), random.clone());
+        let api_keys = ApiKeys::new(store.clone(), clock.clone(), random.clone(), shutdown.clone());
         let sessions = Sessions::new(store.clone(), clock.clone(), random.clone());
         let api = Api {
             store: store.clone(),
             clock: clock.clone(),
             api_keys: api_keys.clone(),
+            limits: ApiLimits::new(&config.api),
             patients: Patients::new(store.clone(), clock.clone(), random.clone()),
             sessions: sessions.clone(),
             directory: directory.clone(),
@@ -250,7 +252,7 @@ impl App {
         let name = route.as_ref().map_or("none", Route::name);
         let span = tracing::info_span!("request", id = request_id.as_str(), route = name);
         let started = parts.clock.now();
-        let routed = AssertUnwindSafe(self.route(route, request, &request_id)).catch_unwind();
+        let routed = AssertUnwindSafe(self.route(peer, route, request, &request_id)).catch_unwind();
         let answer = routed.instrument(span.clone()).await.unwrap_or_else(|_| {
             // A bug in one request is that request's own; its text went to standard error with the panic.
             let problem = Problem::new(
@@ -268,16 +270,14 @@ impl App {
 
     async fn route(
         &self,
+        peer: Peer,
         route: Result<Route, Miss>,
         request: Request<RequestBody>,
         request_id: &RequestId,
     ) -> Answer {
         let wants_page = wants_page(request.headers());
         match route {
-            Ok(route) if route.guard() == Guard::ApiKey => match self.api(route, request).await {
-                Ok(answer) => answer,
-                Err(problem) => problem.into_answer(request_id, &self.doc_url()),
-            },
+            Ok(route) if route.guard() == Guard::ApiKey => self.api(peer, route, request, request_id).await,
             Ok(route) => self.public(route, request).await,
             Err(Miss::NotFound) if wants_page => self.trouble(Trouble::NotFound.into()),
             Err(Miss::NotFound) => Problem::new(ProblemKind::NotFound, "There is nothing at this address.")
@@ -298,10 +298,37 @@ impl App {
         }
     }
 
-    async fn api(&self, route: Route, request: Request<RequestBody>) -> Result<Answer, Problem> {
-        let api = &self.parts().api;
+    async fn api(
+        &self,
+        peer: Peer,
+        route: Route,
+        request: Request<RequestBody>,
+        request_id: &RequestId,
+    ) -> Answer {
+        let parts = self.parts();
+        let refuse = |problem: Problem| problem.into_answer(request_id, &self.doc_url());
+        let Some(operation) = Operation::of(&route, request.method()) else {
+            return refuse(Problem::not_found("This address"));
+        };
+        let trusted = &parts.config.listen.public.trusted_proxies;
+        let address = client_address(peer.address.ip(), request.headers(), trusted);
         // 401 before anything of the body is read.
-        let caller = api.guard(request.headers()).await?;
+        let Guarded { caller, allowance } = parts.api.guard(operation, request.headers(), address).await;
+        let answered = match caller {
+            Ok(caller) => self.admitted(route, caller, request).await,
+            Err(problem) => Err(problem),
+        };
+        let mut answer = answered.unwrap_or_else(refuse);
+        allowance.write(answer.headers_mut());
+        answer
+    }
+
+    async fn admitted(
+        &self,
+        route: Route,
+        caller: Caller,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, Problem> {
         let (head, body) = request.into_parts();
         let body = self.read(body).await.map_err(|error| match error {
             ReadError::TooLarge => Problem::new(ProblemKind::PayloadTooLarge, "The body is too large."),
@@ -310,7 +337,8 @@ impl App {
             }
         })?;
         let query = Query::parse(head.uri.query());
-        api.handle(route, ApiRequest { caller, method: head.method, query, body }).await
+        let request = ApiRequest { caller, method: head.method, headers: head.headers, query, body };
+        self.parts().api.handle(route, request).await
     }
 
     async fn public(&self, route: Route, request: Request<RequestBody>) -> Answer {

@@ -21,6 +21,7 @@ use crate::smart::server::Overrides;
 use crate::smart::vendors::{VendorProfile, cerner_base_url};
 use crate::smart::{EhrServer, FhirBaseUrl};
 use crate::store::{Reader as _, StoreError};
+use crate::workspaces::{ApiKey, KeyScope, NewApiKeyTerms};
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control.sock";
@@ -41,6 +42,9 @@ pub enum Command {
         name: String,
         /// Ends after so many days.
         expires_in_days: Option<u32>,
+        /// May do only this; an empty list means everything.
+        #[serde(default)]
+        scopes: Vec<String>,
     },
     /// Lists the API keys of a workspace.
     ApiKeyList {
@@ -122,16 +126,18 @@ impl From<StoreError> for Refused {
 /// Carries a command out.
 pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
     match command {
-        Command::ApiKeyCreate { workspace, name, expires_in_days } => {
+        Command::ApiKeyCreate { workspace, name, expires_in_days, scopes } => {
             let workspace = workspace_named(parts, &workspace).await?;
             let day = Duration::from_hours(24);
-            let expires = expires_in_days.map(|days| parts.clock.now().after(day * days));
-            let new = parts.api_keys.create(&workspace, &name, expires).await?;
+            let expires_at = expires_in_days.map(|days| parts.clock.now().after(day * days));
+            let terms = NewApiKeyTerms { expires_at, scopes: key_scopes(&scopes)? };
+            let new = parts.api_keys.create(&workspace, &name, terms).await?;
             Ok(json!({
                 "id": new.key.id,
                 "workspace": workspace.name,
                 "name": new.key.name,
                 "api_key": new.text.expose(),
+                "scopes": scopes_text(&new.key),
                 "expires_at": new.key.expires_at.map(|at| at.to_string()),
             }))
         }
@@ -139,17 +145,12 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             let workspace = workspace_named(parts, &workspace).await?;
             let now = parts.clock.now();
             let keys = parts.api_keys.list(workspace.id).await?;
-            let rows = keys.into_iter().map(|key| {
-                let state = if key.revoked_at.is_some() {
-                    "revoked"
-                } else if key.expires_at.is_some_and(|end| end <= now) {
-                    "expired"
-                } else {
-                    "active"
-                };
+            let rows = keys.into_iter().map(|(key, used)| {
                 json!({
-                    "id": key.id, "name": key.name, "hint": key.hint, "state": state,
+                    "id": key.id, "name": key.name, "hint": key.hint, "state": key.state(now),
+                    "scopes": scopes_text(&key), "api_version": key.api_version,
                     "created_at": key.created_at.to_string(),
+                    "last_used_at": used.map(|at| at.to_string()),
                     "expires_at": key.expires_at.map(|at| at.to_string()),
                 })
             });
@@ -248,6 +249,26 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             }))
         }
     }
+}
+
+/// No scope given means a key that may do everything.
+fn key_scopes(names: &[String]) -> Result<Option<Vec<KeyScope>>, Refused> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let read = |name: &String| {
+        name.parse::<KeyScope>().map_err(|_| {
+            let known: Vec<&str> = KeyScope::ALL.into_iter().map(KeyScope::as_str).collect();
+            Refused(format!("there is no scope `{name}`; there are {}", known.join(", ")))
+        })
+    };
+    names.iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+fn scopes_text(key: &ApiKey) -> String {
+    let names =
+        |scopes: &Vec<KeyScope>| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ");
+    key.scopes.as_ref().map_or_else(|| "all".to_owned(), names)
 }
 
 async fn workspace_named(parts: &Parts, name: &str) -> Result<crate::workspaces::Workspace, Refused> {

@@ -4,16 +4,18 @@
 //! workspace's objects are 404.
 
 mod cursor;
+mod guard;
 mod input;
+mod operation;
 mod patients;
 mod records;
 mod sessions;
 mod sources;
+mod throttle;
 mod wire;
 
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, HeaderMap};
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
@@ -21,12 +23,14 @@ use crate::clock::Clock;
 use crate::config::PublicUrl;
 use crate::directory::Directory;
 use crate::grants::Grants;
-use crate::http::{Answer, Problem, ProblemKind, Route};
+use crate::http::{Answer, Problem, Route};
 use crate::records::Records;
 use crate::store::Store;
-use crate::workspaces::{ApiKeys, Caller, KeyRefusal, Patients, Sessions};
+use crate::workspaces::{ApiKeys, Caller, Patients, Sessions};
 
+pub use guard::{ApiLimits, Guarded};
 pub use input::Query;
+pub use operation::{OPERATIONS, Operation};
 pub use wire::API_VERSION;
 
 /// What the handlers use.
@@ -38,6 +42,8 @@ pub struct Api {
     pub clock: Clock,
     /// Who may call.
     pub api_keys: ApiKeys,
+    /// How often.
+    pub limits: ApiLimits,
     /// Patients.
     pub patients: Patients,
     /// Their journeys.
@@ -61,6 +67,8 @@ pub struct ApiRequest {
     pub caller: Caller,
     /// The method.
     pub method: Method,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// The query's parameters.
     pub query: Query,
     /// The whole body.
@@ -68,31 +76,6 @@ pub struct ApiRequest {
 }
 
 impl Api {
-    /// Who calls, before anything of the body is looked at.
-    pub async fn guard(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let header = headers.get(AUTHORIZATION).ok_or_else(|| {
-            Problem::new(ProblemKind::MissingApiKey, "Send your API key as `Authorization: Bearer mb_sk_…`.")
-        })?;
-        let unknown =
-            || Problem::new(ProblemKind::InvalidApiKey, "The API key is not known here, or it was revoked.");
-        let key = header.to_str().ok().and_then(bearer).ok_or_else(unknown)?;
-        let caller = self.api_keys.authenticate(key).await.map_err(|refusal| match refusal {
-            KeyRefusal::Unknown => unknown(),
-            KeyRefusal::Expired => {
-                Problem::new(ProblemKind::ExpiredApiKey, "The API key has expired; make a new one.")
-            }
-            KeyRefusal::Store(error) => error.into(),
-        })?;
-        match headers.get("version").map(hyper::header::HeaderValue::as_bytes) {
-            Some(version) if version != API_VERSION.as_bytes() => Err(Problem::new(
-                ProblemKind::UnsupportedApiVersion,
-                format!("This server speaks version {API_VERSION}."),
-            )
-            .about("Version")),
-            _ => Ok(caller),
-        }
-    }
-
     /// Answers one of the API's routes.
     pub async fn handle(&self, route: Route, request: ApiRequest) -> Result<Answer, Problem> {
         match (route, &request.method) {
@@ -129,11 +112,6 @@ impl Api {
         let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         Answer::json(status, &json!({ "ok": ok, "server_time": self.clock.now().to_string() }))
     }
-}
-
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, key) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
 fn ok(value: &impl Serialize) -> Answer {

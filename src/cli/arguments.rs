@@ -116,9 +116,12 @@ pub enum ApiKeyTask {
         /// What you call it
         #[arg(long)]
         name: String,
+        /// Let it do only this, such as `patients:read`; may be given more than once [default: everything]
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
         /// End it after so many days
-        #[arg(long, value_name = "DAYS")]
-        expires_in: Option<u32>,
+        #[arg(long, value_name = "DAYS", alias = "expires-in")]
+        expires_in_days: Option<u32>,
     },
     /// List the keys of a workspace
     List {

@@ -29,7 +29,7 @@ use crate::smart::FhirBaseUrl;
 use crate::smart::server::Overrides;
 use crate::store::{MasterKey, Opening, Store};
 use crate::telemetry::LogFormat;
-use crate::workspaces::{NewPatient, NewSession, SessionMode};
+use crate::workspaces::{NewApiKeyTerms, NewPatient, NewSession, SessionMode};
 
 /// The port that the vendor guides use for local development, so that their redirect URI fits.
 const USUAL_PORT: u16 = 3000;
@@ -347,7 +347,7 @@ async fn demo_key(app: &App, folder: &DataFolder) -> Result<String, Failure> {
     }
     let workspace = parts.workspaces.named("sandbox").await.map_err(failed)?;
     let workspace = workspace.ok_or_else(|| Failure::Failed("there is no workspace `sandbox`".to_owned()))?;
-    let new = parts.api_keys.create(&workspace, "demo", None).await.map_err(failed)?;
+    let new = parts.api_keys.create(&workspace, "demo", NewApiKeyTerms::default()).await.map_err(failed)?;
     let text = new.text.expose().to_owned();
     folder.write("api.key", text.as_bytes())?;
     Ok(text)

@@ -273,8 +273,8 @@ async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Fai
 
 fn api_key(task: ApiKeyTask) -> Command {
     match task {
-        ApiKeyTask::Create { workspace, name, expires_in } => {
-            Command::ApiKeyCreate { workspace, name, expires_in_days: expires_in }
+        ApiKeyTask::Create { workspace, name, scopes, expires_in_days } => {
+            Command::ApiKeyCreate { workspace, name, expires_in_days, scopes }
         }
         ApiKeyTask::List { workspace } => Command::ApiKeyList { workspace },
         ApiKeyTask::Revoke { workspace, id } => Command::ApiKeyRevoke { workspace, id },

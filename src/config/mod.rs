@@ -22,8 +22,8 @@ pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration}
 use self::reader::{Report, Section};
 pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
-    LaunchSettings, Limits, ListenSettings, Listener, LogSettings, MasterKeySettings, OutboundSettings,
-    PullSettings, StoreSettings, TlsFiles,
+    ApiSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings, MasterKeySettings,
+    OutboundSettings, PullSettings, StoreSettings, TlsFiles,
 };
 pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub listen: ListenSettings,
     /// What a caller may take up.
     pub limits: Limits,
+    /// What callers of the API may do, and how often.
+    pub api: ApiSettings,
     /// Where the master key is; ask [`Config::master_key_path`], which also knows systemd's place.
     pub master_key: MasterKeySettings,
     /// The database.
@@ -92,6 +94,7 @@ impl Config {
             .table("listen", |listen| listen.table("public", Listener::read))
             .map(|public| ListenSettings { public });
         let limits = root.table("limits", Limits::read);
+        let api = root.table("api", ApiSettings::read);
         let master_key = root.table("master_key", |section| Some(MasterKeySettings::read(section)));
         let store = root.table("store", StoreSettings::read);
         let log = root.table("log", LogSettings::read);
@@ -109,6 +112,7 @@ impl Config {
             data_dir: data_dir?,
             listen: listen?,
             limits: limits?,
+            api: api?,
             master_key: master_key?,
             store: store?,
             log: log?,

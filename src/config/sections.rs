@@ -68,6 +68,17 @@ pub struct Limits {
     pub shutdown: Duration,
 }
 
+/// What callers of the API may do, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiSettings {
+    /// Requests a second of one key, in the long run.
+    pub rate: u32,
+    /// Requests of one key at once; not fewer than `rate`.
+    pub burst: u32,
+    /// Wrong keys a minute from one address before it is told to wait.
+    pub wrong_keys: u32,
+}
+
 /// Where the master key is. Its `Debug` shows no path, lest somebody wrote the key itself there.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct MasterKeySettings {
@@ -206,6 +217,16 @@ impl Limits {
             connections_per_address,
             shutdown: shutdown?,
         })
+    }
+}
+
+impl ApiSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let rate = section.required(&rules::count("rate", 1..=100_000, "100"));
+        let burst = section.required(&rules::count("burst", 1..=1_000_000, "300"));
+        let wrong_keys = section.required(&rules::count("wrong_keys", 1..=100_000, "600"));
+        let (rate, burst) = ordered(section, ("rate", rate?), ("burst", burst?));
+        Some(Self { rate, burst, wrong_keys: wrong_keys? })
     }
 }
 

@@ -18,6 +18,8 @@ pub enum ProblemKind {
     InvalidApiKey,
     /// Key past its end.
     ExpiredApiKey,
+    /// The key may not do this.
+    InsufficientScope,
     /// Unparsable, or a required field is missing.
     BadRequest,
     /// A value is not acceptable.
@@ -36,6 +38,8 @@ pub enum ProblemKind {
     Conflict,
     /// Too many requests; the number is `Retry-After` in seconds.
     Throttled(u32),
+    /// Too much is kept for this workspace already; the number is `Retry-After` in seconds.
+    QuotaExceeded(u32),
     /// Our own fault.
     Internal,
     /// The store does not work.
@@ -43,11 +47,33 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    /// Every kind, for the description of the API.
+    pub const ALL: [Self; 16] = [
+        Self::MissingApiKey,
+        Self::InvalidApiKey,
+        Self::ExpiredApiKey,
+        Self::InsufficientScope,
+        Self::BadRequest,
+        Self::InvalidData,
+        Self::UnsupportedApiVersion,
+        Self::PayloadTooLarge,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::ExternalIdExists,
+        Self::Conflict,
+        Self::Throttled(1),
+        Self::QuotaExceeded(1),
+        Self::Internal,
+        Self::Database,
+    ];
+
+    /// Status, type and code.
+    pub fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::MissingApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "missing_api_key"),
             Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
             Self::ExpiredApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "expired_api_key"),
+            Self::InsufficientScope => (StatusCode::FORBIDDEN, "permission_error", "insufficient_scope"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, "invalid_request_error", "bad_request"),
             Self::InvalidData => (StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_data"),
             Self::UnsupportedApiVersion => {
@@ -64,6 +90,7 @@ impl ProblemKind {
             Self::ExternalIdExists => (StatusCode::CONFLICT, "conflict_error", "external_id_already_exists"),
             Self::Conflict => (StatusCode::CONFLICT, "conflict_error", "resource_conflict"),
             Self::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "throttled"),
+            Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "quota_exceeded"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "api_error", "internal_error"),
             Self::Database => (StatusCode::INTERNAL_SERVER_ERROR, "api_error", "db_error"),
         }
@@ -145,7 +172,7 @@ impl Problem {
             // RFC 9110 section 15.5.2: a 401 names the scheme that is asked for.
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let ProblemKind::Throttled(seconds) = self.kind {
+        if let ProblemKind::Throttled(seconds) | ProblemKind::QuotaExceeded(seconds) = self.kind {
             // Whole seconds, at least one: the SDK reads an integer only.
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }

@@ -5,6 +5,7 @@
 //! has no way to name what belongs to another.
 
 mod api_keys;
+mod key_scope;
 mod patients;
 pub(crate) mod sessions;
 
@@ -18,7 +19,8 @@ use crate::crypto::Random;
 use crate::id::{Id as _, WorkspaceId};
 use crate::store::{Range, Reader, Store, StoreError, Table, json_value};
 
-pub use api_keys::{ApiKey, ApiKeys, Caller, KeyRefusal, NewApiKey};
+pub use api_keys::{ApiKey, ApiKeyState, ApiKeys, Caller, KeyRefusal, NewApiKey, NewApiKeyTerms};
+pub use key_scope::{KeyScope, KeyScopes, UnknownKeyScope};
 pub use patients::{NewPatient, Patient, PatientError, PatientFilter, Patients, patient_id_problem};
 pub use sessions::{
     NewSession, PatientSession, SESSION_ATTEMPTS, SessionError, SessionMode, SessionStatus, SessionToken,

@@ -1,12 +1,14 @@
 //! The wire contract of the platform API, version 2026-04-25: what an app that was written for it relies on.
 
 mod edges;
+mod keys;
 mod lists;
 mod patients;
 mod records;
 mod sessions;
 mod shapes;
 
+use chartgate::workspaces::NewApiKeyTerms;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -77,8 +79,10 @@ fn refused(page: &Page, status: u16, code: &str, param: Option<&str>) {
     assert_eq!(error["request_id"], json!(id));
     let kind = match status {
         401 => "authentication_error",
+        403 => "permission_error",
         404 => "not_found_error",
         409 => "conflict_error",
+        429 => "rate_limit_error",
         _ => "invalid_request_error",
     };
     assert_eq!(error["type"], kind, "{error}");
@@ -111,5 +115,12 @@ async fn key_of_a_stranger(app: &TestApp) -> String {
     let parts = app.app().parts();
     let workspace =
         parts.workspaces.ensure("stranger", chartgate::config::Environment::Sandbox).await.expect("made");
-    parts.api_keys.create(&workspace, "test", None).await.expect("a key").text.expose().to_owned()
+    parts
+        .api_keys
+        .create(&workspace, "test", NewApiKeyTerms::default())
+        .await
+        .expect("a key")
+        .text
+        .expose()
+        .to_owned()
 }

@@ -5,6 +5,7 @@ use chartgate::config::{AuthMethod, Environment, SmartVersion};
 use chartgate::directory::{NewEhrClient, NewSource};
 use chartgate::smart::FhirBaseUrl;
 use chartgate::smart::server::Overrides;
+use chartgate::workspaces::NewApiKeyTerms;
 use serde_json::{Value, json};
 
 use crate::support::{Browser, TestApp, logged};
@@ -12,7 +13,14 @@ use crate::support::{Browser, TestApp, logged};
 async fn key_of(app: &TestApp, workspace: &str, environment: Environment) -> String {
     let parts = app.app().parts();
     let workspace = parts.workspaces.ensure(workspace, environment).await.expect("made");
-    parts.api_keys.create(&workspace, "test", None).await.expect("a key").text.expose().to_owned()
+    parts
+        .api_keys
+        .create(&workspace, "test", NewApiKeyTerms::default())
+        .await
+        .expect("a key")
+        .text
+        .expose()
+        .to_owned()
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chartgate::crypto::Random;
+use chartgate::workspaces::NewApiKeyTerms;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
 
@@ -35,8 +36,10 @@ async fn without_a_good_key_nothing_is_answered_not_even_what_is_wrong() {
     let parts = app.app().parts();
     let workspace = parts.workspaces.named("sandbox").await.expect("read").expect("there");
     let end = app.clock.now().after(Duration::from_mins(1));
-    let ending = parts.api_keys.create(&workspace, "ending", Some(end)).await.expect("a key");
-    let revoked = parts.api_keys.create(&workspace, "revoked", None).await.expect("a key");
+    let terms = NewApiKeyTerms { expires_at: Some(end), ..NewApiKeyTerms::default() };
+    let ending = parts.api_keys.create(&workspace, "ending", terms).await.expect("a key");
+    let revoked =
+        parts.api_keys.create(&workspace, "revoked", NewApiKeyTerms::default()).await.expect("a key");
     let bearer = |key: &str| format!("Bearer {key}");
     let (ending, id) = (bearer(ending.text.expose()), revoked.key.id);
     let revoked = bearer(revoked.text.expose());

@@ -21,6 +21,7 @@ use chartgate::shutdown::Shutdown;
 use chartgate::smart::FhirBaseUrl;
 use chartgate::smart::server::Overrides;
 use chartgate::store::{MasterKey, OpenError, Opening, Store};
+use chartgate::workspaces::NewApiKeyTerms;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -177,7 +178,8 @@ impl TestApp {
         hospital.control("POST", "clients", &as_json(&registered)).await;
         let source = register(&app, &hospital.base, &setup).await;
         let workspace = app.parts().workspaces.named("sandbox").await.expect("read").expect("there");
-        let key = app.parts().api_keys.create(&workspace, "test", None).await.expect("a key");
+        let key =
+            app.parts().api_keys.create(&workspace, "test", NewApiKeyTerms::default()).await.expect("a key");
         let key = key.text.expose().to_owned();
         serve(&app, listener);
         Self { running: Some(app), hospital, clock, origin, key, source, folder, master_key }
@@ -324,6 +326,8 @@ async fn build(
         ("public_url".to_owned(), origin.to_owned()),
         ("clinic_name".to_owned(), "North Clinic".to_owned()),
         ("data_dir".to_owned(), folder.path().to_string_lossy().into_owned()),
+        // The clock stands still, so no allowance would ever come back.
+        ("api.burst".to_owned(), "1000000".to_owned()),
     ];
     arguments.extend(setup.settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     let layers = Layers { file: None, file_required: false, environment: Vec::new(), arguments };
