@@ -98,6 +98,7 @@ impl<K: Hash + Eq> Throttle<K> {
         }
         let entry = known.entry(caller).or_insert(now);
         let full_at = self.within(*entry, now);
+        *entry = full_at;
         let taken = full_at + self.every();
         if taken - now > self.every() * i64::from(self.allowance.burst) {
             return Err(self.quota(full_at, now));
