@@ -30,6 +30,7 @@ use crate::server::{self, Peer, ReadError, RequestBody, Transport};
 use crate::shutdown::Shutdown;
 use crate::smart::keys::SigningError;
 use crate::smart::server::Overrides;
+use crate::smart::vendors::VendorProfile;
 use crate::smart::{Discoverer, FhirBaseUrl, Launcher, SigningKeys, TokenClient};
 use crate::store::{Store, StoreError};
 use crate::web::assets;
@@ -421,6 +422,7 @@ impl Parts {
                 name: client.name.clone(),
                 cause: cause.to_string(),
             };
+            let profile = VendorProfile::named(client.vendor.as_str()).unwrap_or_else(VendorProfile::generic);
             self.directory
                 .ensure_client(NewEhrClient {
                     name: client.name.clone(),
@@ -432,7 +434,7 @@ impl Parts {
                     signing_algorithm: client
                         .signing_algorithm
                         .and_then(|name| Algorithm::from_name(name.as_str())),
-                    smart_version: client.smart_version,
+                    smart_version: client.smart_version.unwrap_or(profile.smart_version),
                     scopes: client.scopes.clone(),
                 })
                 .await
@@ -460,6 +462,7 @@ impl Parts {
                         assertion_audience: source.assertion_audience.clone(),
                         send_client_id: source.send_client_id,
                         send_aud: source.send_aud,
+                        unlisted_auth: source.unlisted_auth,
                     },
                 })
                 .await

@@ -17,9 +17,9 @@ use crate::directory::{NewEhrClient, NewSource, Source, reach_of};
 use crate::events::INCIDENTS;
 use crate::id::{ApiKeyId, Id as _, ReferenceCode, SourceId};
 use crate::secret::Secret;
-use crate::smart::server::Overrides;
+use crate::smart::server::{Overrides, doubts};
 use crate::smart::vendors::{VendorProfile, cerner_base_url};
-use crate::smart::{EhrServer, FhirBaseUrl};
+use crate::smart::{EhrServer, FhirBaseUrl, Registration};
 use crate::store::{Reader as _, StoreError};
 use crate::workspaces::{ApiKey, KeyScope, NewApiKeyTerms};
 
@@ -72,6 +72,9 @@ pub enum Command {
         city: Option<String>,
         /// State.
         state: Option<String>,
+        /// Where it departs from discovery and its vendor's profile.
+        #[serde(default)]
+        overrides: Overrides,
         /// Add it although it does not answer now.
         unchecked: bool,
     },
@@ -98,8 +101,8 @@ pub enum Command {
         client_secret: Option<Secret>,
         /// Instead of choosing from discovery.
         signing_algorithm: Option<Algorithm>,
-        /// Scope syntax of the registration.
-        smart_version: SmartVersion,
+        /// Scope syntax of the registration; else the one that is usual at the vendor.
+        smart_version: Option<SmartVersion>,
         /// Instead of choosing from discovery.
         scopes: Option<Vec<String>>,
     },
@@ -170,8 +173,8 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             }
             Ok(json!({ "id": id, "state": "revoked" }))
         }
-        Command::SourceAdd { url, tenant, name, ehr_client, city, state, unchecked } => {
-            add_source(parts, (url, tenant), (name, ehr_client), (city, state), unchecked).await
+        Command::SourceAdd { url, tenant, name, ehr_client, city, state, overrides, unchecked } => {
+            add_source(parts, (url, tenant), (name, ehr_client), (city, state), overrides, unchecked).await
         }
         Command::SourceList => {
             let mut rows = Vec::new();
@@ -194,13 +197,10 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             smart_version,
             scopes,
         } => {
-            if VendorProfile::named(&vendor).is_none() {
+            let profile = VendorProfile::named(&vendor).ok_or_else(|| {
                 let known: Vec<&str> = VendorProfile::all().map(|profile| profile.name).collect();
-                return Err(Refused(format!(
-                    "there is no vendor profile `{vendor}`; known are {}",
-                    known.join(", ")
-                )));
-            }
+                Refused(format!("there is no vendor profile `{vendor}`; known are {}", known.join(", ")))
+            })?;
             if auth.needs_secret() != client_secret.is_some() {
                 return Err(Refused(format!(
                     "`{auth}` {} a client secret",
@@ -215,12 +215,12 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
                 auth,
                 client_secret,
                 signing_algorithm,
-                smart_version,
+                smart_version: smart_version.unwrap_or(profile.smart_version),
                 scopes,
             };
             let client = parts.directory.add_client(new).await.map_err(|error| Refused(error.to_string()))?;
             Ok(json!({
-                "id": client.id, "name": client.name,
+                "id": client.id, "name": client.name, "notes": profile.notes(&client.registration()),
                 "redirect_uri": parts.config.public_url.redirect_uri(),
                 "jwks_uri": parts.config.public_url.jwks_uri(),
             }))
@@ -283,6 +283,7 @@ async fn add_source(
     (url, tenant): (Option<String>, Option<String>),
     (name, ehr_client): (String, String),
     (city, state): (Option<String>, Option<String>),
+    overrides: Overrides,
     unchecked: bool,
 ) -> Result<Json, Refused> {
     let client = parts.directory.client_named(&ehr_client).ok_or_else(|| {
@@ -303,18 +304,25 @@ async fn add_source(
     if !Parts::base_fits(&base, client.environment) {
         return Err(Refused("a live source must be reached over https".to_owned()));
     }
+    overrides.check().map_err(|(name, cause)| Refused(format!("`--{name}` is not usable: {cause}")))?;
+    let server = EhrServer {
+        base: base.clone(),
+        profile: VendorProfile::named(&client.vendor).unwrap_or_else(VendorProfile::generic),
+        overrides: overrides.clone(),
+        reach: reach_of(client.environment, &base),
+    };
     let new = NewSource {
         environment: client.environment,
         name,
-        base: base.clone(),
+        base,
         ehr_client,
         city,
         state,
         logo_url: None,
         portal_url: None,
-        overrides: Overrides::default(),
+        overrides,
     };
-    let discovered = discover(parts, &client.vendor, &base, client.environment).await;
+    let discovered = discover(parts, &server, Some(&client.registration())).await;
     let discovery = match discovered {
         Ok(found) => found,
         Err(cause) if unchecked => json!({ "warning": cause.0 }),
@@ -340,22 +348,24 @@ async fn check_source(parts: &Parts, text: &str) -> Result<Json, Refused> {
     let source =
         source.ok_or_else(|| Refused(format!("there is no source `{text}`; see `chartgate source list`")))?;
     let mut row = source_row(parts, &source);
-    row["discovery"] = discover(parts, &source.vendor, &source.base, source.environment).await?;
+    let registration = parts.directory.client(source.ehr_client).map(|client| client.registration());
+    row["discovery"] = discover(parts, &source.server(), registration.as_ref()).await?;
     Ok(row)
 }
 
+/// What the server says about itself, and where that does not fit our registration.
 async fn discover(
     parts: &Parts,
-    vendor: &str,
-    base: &FhirBaseUrl,
-    environment: Environment,
+    server: &EhrServer,
+    registration: Option<&Registration>,
 ) -> Result<Json, Refused> {
-    let reach = reach_of(environment, base);
-    let profile = VendorProfile::named(vendor).unwrap_or_else(VendorProfile::generic);
-    let server = EhrServer { base: base.clone(), profile, overrides: Overrides::default(), reach };
-    let found = parts.discoverer.discover_now(&server).await;
+    let found = parts.discoverer.discover_now(server).await;
     let found = found
         .map_err(|cause| Refused(format!("the source's SMART configuration could not be read: {cause}")))?;
+    let mut warnings = found.warnings.clone();
+    if let Some(registration) = registration {
+        warnings.extend(doubts(server, &found, registration));
+    }
     Ok(json!({
         "authorization_endpoint": found.authorization_endpoint,
         "token_endpoint": found.token_endpoint,
@@ -363,7 +373,7 @@ async fn discover(
         "assertion_algorithms": found.assertion_algorithms,
         "scopes": found.scopes_supported.as_ref().map(Vec::len),
         "pkce": found.pkce,
-        "warnings": found.warnings,
+        "warnings": warnings,
     }))
 }
 

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{AuthMethod, Environment, SmartVersion};
 use crate::crypto::Algorithm;
+use crate::smart::server::Overrides;
 
 /// On-premises SMART on FHIR gateway: patients connect their hospitals, apps read the records over one API.
 #[derive(Debug, Parser)]
@@ -162,6 +163,9 @@ pub enum SourceTask {
         /// State
         #[arg(long)]
         state: Option<String>,
+        /// Where it departs from what it announces and from what is usual at its vendor
+        #[command(flatten)]
+        departures: Box<Departures>,
         /// Add it although it does not answer now
         #[arg(long)]
         unchecked: bool,
@@ -173,6 +177,42 @@ pub enum SourceTask {
         /// `fhirsrc_…`, or the FHIR base URL
         source: String,
     },
+}
+
+/// What a source does otherwise than it announces, or than is usual at its vendor.
+#[derive(Debug, Args)]
+pub struct Departures {
+    /// The authorization endpoint, instead of the announced one
+    #[arg(long, value_name = "URL")]
+    pub authorize_url: Option<String>,
+    /// The token endpoint, instead of the announced one
+    #[arg(long, value_name = "URL")]
+    pub token_url: Option<String>,
+    /// The audience of signed assertions, instead of the token endpoint
+    #[arg(long, value_name = "TEXT")]
+    pub assertion_audience: Option<String>,
+    /// Whether `client_id` goes beside an assertion [default: as is usual at the vendor]
+    #[arg(long, value_name = "BOOL")]
+    pub send_client_id: Option<bool>,
+    /// Whether `aud` goes into the authorization request [default: as is usual at the vendor]
+    #[arg(long, value_name = "BOOL")]
+    pub send_aud: Option<bool>,
+    /// Authenticate as registered although the source does not list that method
+    #[arg(long)]
+    pub unlisted_auth: bool,
+}
+
+impl From<Departures> for Overrides {
+    fn from(departures: Departures) -> Self {
+        Self {
+            authorize_url: departures.authorize_url,
+            token_url: departures.token_url,
+            assertion_audience: departures.assertion_audience,
+            send_client_id: departures.send_client_id,
+            send_aud: departures.send_aud,
+            unlisted_auth: departures.unlisted_auth.then_some(true),
+        }
+    }
 }
 
 /// `ehr-client`
@@ -201,9 +241,9 @@ pub enum EhrClientTask {
         /// RS384 or ES384, instead of what the EHR announces
         #[arg(long)]
         signing_algorithm: Option<AlgorithmName>,
-        /// The SMART version of the registration
-        #[arg(long, default_value = "v1")]
-        smart_version: VersionName,
+        /// The SMART version of the registration [default: the one that is usual at the vendor]
+        #[arg(long)]
+        smart_version: Option<VersionName>,
         /// Scopes to ask for, instead of what the EHR announces; separated by blanks
         #[arg(long)]
         scopes: Option<String>,

@@ -283,8 +283,9 @@ fn api_key(task: ApiKeyTask) -> Command {
 
 fn source(task: SourceTask) -> Command {
     match task {
-        SourceTask::Add { url, tenant, name, ehr_client, city, state, unchecked } => {
-            Command::SourceAdd { url, tenant, name, ehr_client, city, state, unchecked }
+        SourceTask::Add { url, tenant, name, ehr_client, city, state, departures, unchecked } => {
+            let overrides = (*departures).into();
+            Command::SourceAdd { url, tenant, name, ehr_client, city, state, overrides, unchecked }
         }
         SourceTask::List => Command::SourceList,
         SourceTask::Check { source } => Command::SourceCheck { source },
@@ -322,7 +323,7 @@ fn ehr_client(task: EhrClientTask) -> Result<Command, Failure> {
         auth: auth.into(),
         client_secret,
         signing_algorithm: signing_algorithm.map(Into::into),
-        smart_version: smart_version.into(),
+        smart_version: smart_version.map(Into::into),
         scopes: scopes.map(|text| text.split_whitespace().map(str::to_owned).collect()),
     })
 }

@@ -37,8 +37,8 @@ pub struct EhrClientSettings {
     pub client_secret: Option<Secret>,
     /// Overrides the choice by discovery; only with `private_key_jwt`.
     pub signing_algorithm: Option<SigningAlgorithm>,
-    /// The scope syntax the registration was made for.
-    pub smart_version: SmartVersion,
+    /// The scope syntax the registration was made for; `None` leaves it to the vendor profile.
+    pub smart_version: Option<SmartVersion>,
     /// Overrides the scopes of the vendor profile; never empty.
     pub scopes: Option<Vec<String>>,
     /// Where the browser is sent after a launch from inside the EHR.
@@ -68,6 +68,8 @@ pub struct SourceSettings {
     pub send_client_id: Option<bool>,
     /// Whether `aud` goes into the authorize request; `None` leaves it to the vendor profile.
     pub send_aud: Option<bool>,
+    /// Use the registration's `auth` although the server does not list it.
+    pub unlisted_auth: Option<bool>,
     /// A picture for the connect page.
     pub logo_url: Option<String>,
     /// The hospital's own patient portal.
@@ -183,7 +185,7 @@ fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Opt
             "remove signing_algorithm",
         );
     }
-    let smart_version = section.optional(&rules::keyword("smart_version"));
+    let smart_version = section.optional(&rules::keyword::<SmartVersion>("smart_version"));
     let scopes =
         section.optional(&rules::scopes("scopes", "[\"openid\", \"fhirUser\", \"patient/Patient.read\"]"));
     let launch_url =
@@ -205,7 +207,7 @@ fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Opt
         auth: auth?,
         client_secret,
         signing_algorithm,
-        smart_version: smart_version.unwrap_or(SmartVersion::V1),
+        smart_version,
         scopes,
         launch_url,
     })
@@ -320,6 +322,7 @@ fn read_source(section: &mut Section<'_>, clients: &[Mentioned]) -> Option<Sourc
         section.optional(&rules::text("assertion_audience", "\"https://ehr.example/token\""));
     let send_client_id = section.optional(&rules::flag("send_client_id"));
     let send_aud = section.optional(&rules::flag("send_aud"));
+    let unlisted_auth = section.optional(&rules::flag("unlisted_auth"));
     let logo_url =
         optional_endpoint(section, "logo_url", "\"https://hospital.example/logo.png\"", environment);
     let portal_url =
@@ -338,6 +341,7 @@ fn read_source(section: &mut Section<'_>, clients: &[Mentioned]) -> Option<Sourc
         assertion_audience,
         send_client_id,
         send_aud,
+        unlisted_auth,
         logo_url,
         portal_url,
         city,

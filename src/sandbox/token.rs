@@ -15,7 +15,7 @@ use super::urls::TENANT;
 use super::web::{Form, Incoming, Reply};
 use super::{RegisteredClient, Sandbox, scope};
 use crate::clock::Timestamp;
-use crate::crypto::{base64url, constant_time_eq, sha256};
+use crate::crypto::{Jws, base64url, constant_time_eq, sha256};
 
 /// How long a code is good (SMART: about a minute).
 const CODE_LIFE: Duration = Duration::from_mins(1);
@@ -53,6 +53,8 @@ impl Sandbox {
         let mut asked = json!({
             "grant_type": field("grant_type"), "client_id": field("client_id"), "scope": field("scope"),
             "redirect_uri": field("redirect_uri"), "code_verifier": field("code_verifier").is_some(),
+            "client_id_in_body": field("client_id").is_some(), "assertion_alg": field("client_assertion")
+                .and_then(|assertion| Jws::parse(&assertion).ok().map(|jws| jws.algorithm.name())),
             "content_type": incoming.header(&header::CONTENT_TYPE),
         });
         let faults = self.state().faults.clone();

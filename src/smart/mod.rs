@@ -18,6 +18,7 @@ pub mod token_response;
 pub mod tokens;
 pub mod url;
 pub mod vendors;
+mod whose_record;
 
 pub use discoverer::{DiscoverFailure, Discoverer};
 pub use ehr_error::FailureCode;

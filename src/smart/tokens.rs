@@ -65,6 +65,11 @@ impl TokenClient {
         Self { outbound, keys, clock, random }
     }
 
+    /// The network, for whoever completes a launch.
+    pub(super) fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
     /// Exchanges a code (RFC 6749 section 4.1.3, with PKCE). Never to be tried again with the same code.
     pub async fn exchange(
         &self,
@@ -121,24 +126,25 @@ impl TokenClient {
         fields: &[(&str, &str)],
     ) -> Result<Reply, TokenFailure> {
         let mut fields = fields.to_vec();
+        let client_id = client_id(server, registration);
         let assertion;
         let mut basic = None;
         match registration.auth {
             AuthMethod::PrivateKeyJwt => {
                 assertion = self.assertion(server, registration).await?;
                 if server.send_client_id {
-                    fields.push(("client_id", &registration.client_id));
+                    fields.push(("client_id", client_id));
                 }
                 fields.push(("client_assertion_type", CLIENT_ASSERTION_TYPE));
                 fields.push(("client_assertion", assertion.expose()));
             }
-            AuthMethod::ClientSecretBasic => basic = Some(basic_credentials(registration)),
+            AuthMethod::ClientSecretBasic => basic = Some(basic_credentials(client_id, registration)),
             AuthMethod::ClientSecretPost => {
-                fields.push(("client_id", &registration.client_id));
+                fields.push(("client_id", client_id));
                 fields
                     .push(("client_secret", registration.client_secret.as_ref().map_or("", Secret::expose)));
             }
-            AuthMethod::None => fields.push(("client_id", &registration.client_id)),
+            AuthMethod::None => fields.push(("client_id", client_id)),
         }
         let mut call =
             Call::form(url.clone(), &fields).accept("application/json").at_most(TokenServer::MOST_BYTES);
@@ -154,19 +160,26 @@ impl TokenClient {
         server: &TokenServer,
         registration: &Registration,
     ) -> Result<ClientAssertion, SigningError> {
-        let (client_id, audience) = (registration.client_id.clone(), server.audience.clone());
+        let (client_id, audience) = (client_id(server, registration).to_owned(), server.audience.clone());
+        // Which algorithms there are keys for is a matter of the registration, also for grants made before it changed.
+        let algorithm = registration.signing_algorithm.unwrap_or(server.algorithm);
         let (clock, random) = (self.clock.clone(), self.random.clone());
         self.keys
-            .sign(server.algorithm, move |key| client_assertion(key, &client_id, &audience, &clock, &random))
+            .sign(algorithm, move |key| client_assertion(key, &client_id, &audience, &clock, &random))
             .await
     }
 }
 
+/// The client that the tokens belong to. A registration may get another id; what was granted to the old one stays its own.
+fn client_id<'a>(server: &'a TokenServer, registration: &'a Registration) -> &'a str {
+    server.client_id.as_deref().unwrap_or(&registration.client_id)
+}
+
 /// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined.
-fn basic_credentials(registration: &Registration) -> Secret {
+fn basic_credentials(client_id: &str, registration: &Registration) -> Secret {
     let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let secret = registration.client_secret.as_ref().map_or("", Secret::expose);
-    Secret::new(base64(format!("{}:{}", encode(&registration.client_id), encode(secret)).as_bytes()))
+    Secret::new(base64(format!("{}:{}", encode(client_id), encode(secret)).as_bytes()))
 }
 
 fn read(reply: &Reply, now: Timestamp) -> Result<TokenResponse, TokenFailure> {

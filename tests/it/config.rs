@@ -113,7 +113,7 @@ fn every_example_in_the_shipped_file_works_when_it_is_switched_on() {
     let client = config.ehr_clients.first().expect("a client");
     assert_eq!(
         (client.vendor, client.auth, client.smart_version),
-        (Vendor::Cerner, AuthMethod::PrivateKeyJwt, SmartVersion::V1)
+        (Vendor::Cerner, AuthMethod::PrivateKeyJwt, Some(SmartVersion::V1))
     );
     let source = config.sources.first().expect("a source");
     assert_eq!(source.fhir_base_url, format!("https://fhir-myrecord.cerner.com/r4/{TENANT}"));

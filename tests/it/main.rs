@@ -1,6 +1,7 @@
 //! The integration tests: one program, one module a subject.
 
 mod api;
+mod client_auth;
 mod config;
 mod custody;
 mod hostile;

@@ -11,6 +11,7 @@ use crate::smart::id_token::{
 use crate::smart::patient::{EhrPatientId, FhirUser, PatientResolution, resolve_patient};
 use crate::smart::server::{EhrServer, Registration, TokenServer};
 use crate::smart::token_response::{IdToken, TokenResponse};
+use crate::smart::whose_record::ask;
 
 /// A grant as it came, checked.
 #[derive(Debug)]
@@ -68,9 +69,14 @@ impl Launcher {
         let user: Option<&FhirUser> = claims.as_ref().and_then(|claims| claims.fhir_user.as_ref());
         let patient = match resolve_patient(tokens.patient.as_ref(), user, server.profile.ask_for_patient) {
             PatientResolution::Known { id, .. } => id,
-            PatientResolution::AskServer(_) | PatientResolution::Missing => {
-                return Err(no_patient(&warnings));
+            PatientResolution::AskServer(question) => {
+                let asked = ask(self.tokens.outbound(), server, &tokens.access_token, &question).await;
+                asked.map_err(|reason| {
+                    warnings.push(reason);
+                    no_patient(&warnings)
+                })?
             }
+            PatientResolution::Missing => return Err(no_patient(&warnings)),
         };
         Ok(Exchanged { tokens, received_at, patient, token_server: attempt.token_server.clone(), warnings })
     }
@@ -114,7 +120,7 @@ impl Launcher {
             };
             let issuer = server.profile.issuer.expected(attempt.issuer.as_deref(), &server.base);
             let expected = IdTokenExpectations {
-                client_id: &registration.client_id,
+                client_id: attempt.token_server.client_id.as_deref().unwrap_or(&registration.client_id),
                 issuer: &issuer,
                 nonce: Some(&attempt.nonce),
                 nonce_required: server.profile.nonce_required,

@@ -127,8 +127,8 @@ impl Launcher {
     ) -> Result<Departure, LaunchFailure> {
         let ((source, server), (ehr_client, registration)) = (source, client);
         let found = self.discoverer.discover(server).await.map_err(|failure| cannot_discover(&failure))?;
-        let token_server = TokenServer::choose(server, &found, registration).map_err(|reason| {
-            setup_failure(format!("The token endpoint of this source is not usable: {reason}."))
+        let token_server = TokenServer::choose(server, &found, registration).map_err(|misfit| {
+            setup_failure(format!("Nobody was sent to the hospital: {misfit}. Who acts: you (the clinic)."))
         })?;
         let requested = match &registration.scopes {
             Some(scopes) => ScopeSet::parse(&scopes.join(" ")),

@@ -9,6 +9,7 @@ use crate::config::{AuthMethod, SmartVersion};
 use crate::crypto::Algorithm;
 use crate::smart::discovery::{METADATA_PATH, OPENID_CONFIGURATION_PATH, SMART_CONFIGURATION_PATH};
 use crate::smart::id_token::ExpectedIssuer;
+use crate::smart::server::Registration;
 use crate::smart::url::{BadUrl, FhirBaseUrl};
 
 /// One vendor's knobs.
@@ -28,8 +29,9 @@ pub struct VendorProfile {
     pub auth: AuthMethod,
     /// Algorithms of client assertions, the best first.
     pub assertion_algorithms: &'static [Algorithm],
-    /// What the assertion's `aud` is.
-    pub assertion_audience: AssertionAudience,
+    /// The assertion's `aud` is another address than the token endpoint, which each source must name (VA Lighthouse: the
+    /// token URL of the Okta server behind it).
+    pub audience_is_elsewhere: bool,
     /// Send `client_id` in the token request next to an assertion (RFC 7521 section 4.2 makes it optional).
     pub send_client_id: bool,
     /// Send `aud` in the authorization request.
@@ -89,16 +91,6 @@ impl DiscoveryStep {
     }
 }
 
-/// What the assertion's `aud` is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AssertionAudience {
-    /// The token endpoint, as discovered.
-    TokenEndpoint,
-    /// Another address that the registration must name (VA Lighthouse: the token URL of the Okta server behind it); the
-    /// token endpoint when it names none.
-    Registration,
-}
-
 /// Which `iss` an id token may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IssuerRule {
@@ -149,6 +141,30 @@ impl VendorProfile {
     /// All profiles, in the order of a choice on a page.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         profiles::ALL.iter()
+    }
+
+    /// What to tell whoever adds a registration at this vendor.
+    pub fn notes(&self, registration: &Registration) -> Vec<String> {
+        let mut notes = Vec::new();
+        if registration.auth != self.auth {
+            notes.push(format!(
+                "registrations at {} usually authenticate with `{}`, this one with `{}`; it must be what the vendor has",
+                self.label, self.auth, registration.auth
+            ));
+        }
+        if registration.smart_version != self.smart_version {
+            notes.push(format!(
+                "registrations at {} are usually for SMART {}, this one for {}; with the wrong one no record can be read",
+                self.label, self.smart_version, registration.smart_version
+            ));
+        }
+        if self.client_id_per_environment {
+            notes.push(format!(
+                "{} gives one client id for sandboxes and another for production: this must be the right one of the two",
+                self.label
+            ));
+        }
+        notes
     }
 
     fn has_host(&self, host: &str) -> bool {

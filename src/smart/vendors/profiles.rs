@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AssertionAudience, DiscoveryStep, IssuerRule, RefreshBehaviour, VendorProfile};
+use super::{DiscoveryStep, IssuerRule, RefreshBehaviour, VendorProfile};
 use crate::config::{AuthMethod, SmartVersion};
 use crate::crypto::Algorithm;
 
@@ -17,7 +17,7 @@ pub(super) const GENERIC: VendorProfile = VendorProfile {
     ],
     auth: AuthMethod::PrivateKeyJwt,
     assertion_algorithms: &[Algorithm::Rs384, Algorithm::Es384],
-    assertion_audience: AssertionAudience::TokenEndpoint,
+    audience_is_elsewhere: false,
     send_client_id: true,
     send_aud: true,
     smart_version: SmartVersion::V2,
@@ -131,7 +131,7 @@ pub(super) const ALL: &[VendorProfile] = &[
         name: "va",
         label: "VA Lighthouse",
         auth: AuthMethod::ClientSecretBasic,
-        assertion_audience: AssertionAudience::Registration,
+        audience_is_elsewhere: true,
         send_aud: false,
         smart_version: SmartVersion::V1,
         issuer: IssuerRule::OtherHost(&["va.gov", "deptva-eval.okta.com"]),

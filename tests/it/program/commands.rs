@@ -90,6 +90,7 @@ async fn registrations_and_sources_can_be_added_listed_and_checked() {
         let added = place.ask(&[&add[..], &["--name", name]].concat()).ok();
         assert_eq!(text(&added, "redirect_uri"), place.url("/api/auth/smart/callback"));
         assert_eq!(text(&added, "jwks_uri"), place.url("/api/auth/.well-known/jwks"));
+        assert!(added["notes"].to_string().contains("one client id for sandboxes"), "{added}");
         place.ask(&[&add[..], &["--name", name]].concat()).refused(1, &[name]);
         let listed = place.ask(&["ehr-client", "list"]).ok();
         let names: Vec<&str> =
@@ -134,6 +135,23 @@ async fn a_source_that_does_not_answer_is_added_only_when_that_is_wanted() {
     place.ask(&live).refused(1, &["FHIR base URL"]);
     assert_eq!(place.ask(&["source", "list"]).ok().as_array().map(Vec::len), Some(2));
     drop(serving);
+}
+
+#[tokio::test]
+async fn a_source_may_be_added_with_departures_and_they_are_used() {
+    let (_hospital, document, place, _) = with_hospital().await;
+    let base = text(&document, "fhir_base_url").replace("localhost", "127.0.0.1");
+    let add = ["source", "add", "--url", &base, "--name", "Again", "--ehr-client", "hospital"];
+    let with = |more: &[&str]| place.ask(&[&add[..], more].concat());
+    with(&["--token-url", "http://as.example/token"]).refused(1, &["--token-url"]);
+    with(&["--authorize-url", "nonsense"]).refused(1, &["--authorize-url"]);
+    with(&["--send-aud", "perhaps"]).refused(2, &["--send-aud"]);
+    let token_url = format!("{}/older/token", base.split("/r4/").next().expect("an origin"));
+    let added =
+        with(&["--token-url", &token_url, "--assertion-audience", "x", "--send-client-id", "false"]).ok();
+    assert_eq!(added["discovery"]["token_endpoint"], token_url.as_str());
+    let checked = place.ask(&["source", "check", text(&added, "id")]).ok();
+    assert_eq!(checked["discovery"]["token_endpoint"], token_url.as_str());
 }
 
 #[tokio::test]

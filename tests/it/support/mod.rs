@@ -93,6 +93,13 @@ impl Hospital {
             .sum()
     }
 
+    /// What the hospital noted of requests of a kind, in their order.
+    pub async fn log(&self, kind: &str) -> Vec<Value> {
+        let log = self.control("GET", "log", &Value::Null).await;
+        let lines = log.as_array().expect("a list").iter();
+        lines.filter(|line| line["kind"] == kind).cloned().collect()
+    }
+
     pub fn users(&self) -> Vec<chartgate::sandbox::SandboxUser> {
         self.sandbox.users()
     }
@@ -121,6 +128,8 @@ pub struct Setup {
     pub personality: Personality,
     pub vendor: &'static str,
     pub auth: AuthMethod,
+    pub secret: &'static str,
+    pub overrides: fn(&Hospital) -> Overrides,
     pub client: fn(RegisteredClient) -> RegisteredClient,
     pub smart_version: SmartVersion,
     pub scopes: Option<Vec<String>>,
@@ -136,6 +145,8 @@ impl Default for Setup {
             personality: Personality::CernerPatient,
             vendor: "cerner",
             auth: AuthMethod::PrivateKeyJwt,
+            secret: SYNTHETIC_SECRET,
+            overrides: |_| Overrides::default(),
             client: |client| client,
             smart_version: SmartVersion::V1,
             scopes: None,
@@ -171,12 +182,13 @@ impl TestApp {
         let app = build(&folder, &master_key, &origin, &clock, &setup).await;
         let registered = RegisteredClient {
             jwks_uri: Some(format!("{origin}/api/auth/.well-known/jwks").parse().expect("a url")),
-            secret: setup.auth.needs_secret().then(|| chartgate::secret::Secret::new(SYNTHETIC_SECRET)),
+            secret: setup.auth.needs_secret().then(|| chartgate::secret::Secret::new(setup.secret)),
+            confidential: setup.auth != AuthMethod::None,
             ..RegisteredClient::new(CLIENT_ID, format!("{origin}/api/auth/smart/callback"))
         };
         let registered = (setup.client)(registered);
         hospital.control("POST", "clients", &as_json(&registered)).await;
-        let source = register(&app, &hospital.base, &setup).await;
+        let source = register(&app, &hospital, &setup).await;
         let workspace = app.parts().workspaces.named("sandbox").await.expect("read").expect("there");
         let key =
             app.parts().api_keys.create(&workspace, "test", NewApiKeyTerms::default()).await.expect("a key");
@@ -192,10 +204,16 @@ impl TestApp {
 
     /// Stops the appliance and starts another on what is on disk, at the same address.
     pub async fn restart(&mut self) {
+        self.restart_with("").await;
+    }
+
+    /// The same, with a configuration file that says this.
+    pub async fn restart_with(&mut self, file: &str) {
         let app = self.running.take().expect("running");
         app.parts().shutdown.trigger();
         assert!(app.parts().shutdown.drained(Duration::from_secs(20)).await, "the old appliance stops");
         drop(app);
+        std::fs::write(self.folder.path().join("config.toml"), file).expect("written");
         let app = build(&self.folder, &self.master_key, &self.origin, &self.clock, &Setup::default()).await;
         let address = self.origin.strip_prefix("http://").expect("http").to_owned();
         serve(&app, TcpListener::bind(address).await.expect("the same port"));
@@ -330,7 +348,8 @@ async fn build(
         ("api.burst".to_owned(), "1000000".to_owned()),
     ];
     arguments.extend(setup.settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-    let layers = Layers { file: None, file_required: false, environment: Vec::new(), arguments };
+    let file = Some(folder.path().join("config.toml"));
+    let layers = Layers { file, file_required: false, environment: Vec::new(), arguments };
     let config = Config::load(&layers).unwrap_or_else(|errors| panic!("{errors}"));
     let opening = Opening {
         path: folder.path().join("chartgate.redb"),
@@ -352,7 +371,7 @@ async fn build(
     App::build(config, ground).await.expect("the appliance is built")
 }
 
-async fn register(app: &App, base: &str, setup: &Setup) -> SourceId {
+async fn register(app: &App, hospital: &Hospital, setup: &Setup) -> SourceId {
     let directory = &app.parts().directory;
     directory
         .ensure_client(NewEhrClient {
@@ -361,10 +380,7 @@ async fn register(app: &App, base: &str, setup: &Setup) -> SourceId {
             environment: Environment::Sandbox,
             client_id: CLIENT_ID.to_owned(),
             auth: setup.auth,
-            client_secret: setup
-                .auth
-                .needs_secret()
-                .then(|| chartgate::secret::Secret::new(SYNTHETIC_SECRET)),
+            client_secret: setup.auth.needs_secret().then(|| chartgate::secret::Secret::new(setup.secret)),
             signing_algorithm: None,
             smart_version: setup.smart_version,
             scopes: setup.scopes.clone(),
@@ -374,13 +390,13 @@ async fn register(app: &App, base: &str, setup: &Setup) -> SourceId {
     let source = NewSource {
         environment: Environment::Sandbox,
         name: "Mercy Hospital".to_owned(),
-        base: FhirBaseUrl::parse(base).expect("a base"),
+        base: FhirBaseUrl::parse(&hospital.base).expect("a base"),
         ehr_client: "hospital".to_owned(),
         city: Some("Springfield".to_owned()),
         state: Some("IL".to_owned()),
         logo_url: None,
         portal_url: None,
-        overrides: Overrides::default(),
+        overrides: (setup.overrides)(hospital),
     };
     directory.ensure_source(source).await.expect("a source").id
 }
