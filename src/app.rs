@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use hyper::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue, IF_NONE_MATCH, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
@@ -28,7 +28,7 @@ use crate::outbound::{Outbound, OutboundSettings, OutboundSetupError};
 use crate::records::{PullSettings, Records};
 use crate::server::{self, Peer, ReadError, RequestBody, Transport};
 use crate::shutdown::Shutdown;
-use crate::smart::keys::SigningError;
+use crate::smart::keys::{JWKS_LIFE, JwksFetches, RotationError, SigningError};
 use crate::smart::server::Overrides;
 use crate::smart::vendors::VendorProfile;
 use crate::smart::{Discoverer, FhirBaseUrl, Launcher, SigningKeys, TokenClient};
@@ -39,8 +39,6 @@ use crate::web::connect::words::Trouble;
 use crate::web::home::{HomePage, home_page};
 use crate::workspaces::{ApiKeys, Caller, Patients, Sessions, Workspaces};
 
-/// How long caches may keep our JWKS, in seconds: short enough for a rotation, long enough for a busy EHR.
-const JWKS_LIFE: u32 = 900;
 /// Pages name their assets with a digest in the query, so an asset never changes under its address.
 const ASSET_LIFE: u32 = 31_536_000;
 
@@ -53,6 +51,9 @@ pub enum StartError {
     /// The signing keys.
     #[error(transparent)]
     Keys(#[from] SigningError),
+    /// The first signing keys.
+    #[error(transparent)]
+    FirstKeys(#[from] RotationError),
     /// The HTTP client.
     #[error(transparent)]
     Outbound(#[from] OutboundSetupError),
@@ -110,6 +111,8 @@ pub struct Parts {
     pub discoverer: Discoverer,
     /// Our signing keys.
     pub signing_keys: SigningKeys,
+    /// Who fetches them.
+    pub jwks_fetches: JwksFetches,
     /// Connections.
     pub grants: Grants,
     /// Records.
@@ -132,8 +135,10 @@ impl App {
             extra_authorities: authorities,
         })?;
         let discoverer = Discoverer::new(outbound.clone(), clock.clone());
-        let signing_keys = SigningKeys::load(store.clone(), clock.clone(), random.clone())?;
+        let overlap = config.signing.overlap;
+        let signing_keys = SigningKeys::load(store.clone(), clock.clone(), random.clone(), overlap)?;
         signing_keys.ensure().await?;
+        let jwks_fetches = JwksFetches::load(store.clone(), clock.clone(), shutdown.clone())?;
         let tokens = TokenClient::new(outbound.clone(), signing_keys.clone(), clock.clone(), random.clone());
         let launcher = Launcher::new(
             store.clone(),
@@ -208,6 +213,7 @@ impl App {
             directory,
             discoverer,
             signing_keys,
+            jwks_fetches,
             grants,
             records,
             shutdown,
@@ -251,6 +257,9 @@ impl App {
         let request_id = RequestId::new(parts.random.uuid());
         let route = Route::parse(request.method(), request.uri().path());
         let name = route.as_ref().map_or("none", Route::name);
+        if matches!(route, Ok(Route::Jwks)) && request.method() == Method::GET {
+            self.note_fetch(&peer, request.headers());
+        }
         let span = tracing::info_span!("request", id = request_id.as_str(), route = name);
         let started = parts.clock.now();
         let routed = AssertUnwindSafe(self.route(peer, route, request, &request_id)).catch_unwind();
@@ -267,6 +276,16 @@ impl App {
         span.in_scope(|| tracing::info!(status, ms = took, encrypted = peer.encrypted, "answered"));
         let secure = parts.config.public_url.is_secure();
         answer.finish(&request_id, if secure { HeaderPolicy::Secure } else { HeaderPolicy::Loopback })
+    }
+
+    /// Who is about to get our public keys.
+    fn note_fetch(&self, peer: &Peer, headers: &HeaderMap) {
+        let parts = self.parts();
+        let address = peer.address.ip();
+        let agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+        let host = parts.outbound.name_at(address);
+        let kids = parts.signing_keys.published();
+        parts.jwks_fetches.note(address, host, agent.as_deref().unwrap_or_default(), &kids);
     }
 
     async fn route(

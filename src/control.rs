@@ -1,6 +1,8 @@
 //! Operating a box: the commands that change or show its state, and the local socket through which they reach a running
 //! appliance, since only one process can hold the store.
 
+mod keys;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +24,8 @@ use crate::smart::vendors::{VendorProfile, cerner_base_url};
 use crate::smart::{EhrServer, FhirBaseUrl, Registration};
 use crate::store::{Reader as _, StoreError};
 use crate::workspaces::{ApiKey, KeyScope, NewApiKeyTerms};
+
+pub use keys::KeysCommand;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control.sock";
@@ -108,6 +112,8 @@ pub enum Command {
     },
     /// Lists registrations.
     EhrClientList,
+    /// Whatever concerns keys.
+    Keys(KeysCommand),
     /// Tells what happened under a reference code.
     Incident {
         /// `K7QF-2M9D`
@@ -234,6 +240,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             });
             Ok(Json::Array(rows.collect()))
         }
+        Command::Keys(command) => keys::execute(parts, command).await,
         Command::Incident { reference } => {
             let code = ReferenceCode::parse(&reference)
                 .map_err(|_| Refused("a reference code looks like K7QF-2M9D".to_owned()))?;

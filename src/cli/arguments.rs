@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::keys::KeysTask;
 use crate::config::{AuthMethod, Environment, SmartVersion};
 use crate::crypto::Algorithm;
 use crate::smart::server::Overrides;
@@ -48,6 +49,9 @@ pub enum Task {
     /// Your registrations at EHR vendors
     #[command(subcommand)]
     EhrClient(EhrClientTask),
+    /// Keys: those that sign towards EHRs, and those that seal the database
+    #[command(subcommand)]
+    Keys(KeysTask),
     /// What happened under the reference code that a patient read out
     Incident {
         /// The code, such as K7QF-2M9D

@@ -5,6 +5,7 @@
 mod arguments;
 mod demo;
 mod init;
+mod keys;
 mod output;
 mod run;
 

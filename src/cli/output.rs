@@ -31,8 +31,10 @@ pub fn error(text: &str) {
 /// Prints a command's answer for people: a table for a list of objects, `name: value` lines for an object.
 pub fn answer(value: &Json) {
     match value {
-        Json::Array(rows) if rows.is_empty() => line("(none)"),
-        Json::Array(rows) => table(rows),
+        Json::Array(rows) => {
+            let names = rows.first().and_then(Json::as_object).map(|row| row.keys().map(String::as_str));
+            table(rows, &names.into_iter().flatten().collect::<Vec<_>>());
+        }
         Json::Object(members) => {
             let widest = members.keys().map(String::len).max().unwrap_or(0);
             for (name, value) in members {
@@ -43,10 +45,13 @@ pub fn answer(value: &Json) {
     }
 }
 
-fn table(rows: &[Json]) {
-    let Some(first) = rows.first().and_then(Json::as_object) else { return };
-    let names: Vec<&String> = first.keys().collect();
-    let cells = |row: &Json| names.iter().map(|name| plain(&row[name.as_str()])).collect::<Vec<_>>();
+/// Prints a table of these members of objects.
+pub fn table(rows: &[Json], names: &[&str]) {
+    if rows.is_empty() {
+        line("(none)");
+        return;
+    }
+    let cells = |row: &Json| names.iter().map(|name| plain(&row[*name])).collect::<Vec<_>>();
     let all: Vec<Vec<String>> = rows.iter().map(cells).collect();
     let widths: Vec<usize> = names
         .iter()
@@ -59,7 +64,7 @@ fn table(rows: &[Json]) {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         line(padded.collect::<Vec<_>>().join("  ").trim_end());
     };
-    print(names.iter().map(|name| name.as_str()).collect());
+    print(names.to_vec());
     for row in &all {
         print(row.iter().map(String::as_str).collect());
     }

@@ -6,10 +6,10 @@ use serde_json::Value as Json;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{ApiKeyTask, Arguments, EhrClientTask, SourceTask, Task};
-use crate::cli::{Failure, demo, init, output};
+use crate::cli::{Failure, demo, init, keys, output};
 use crate::clock::Clock;
 use crate::config::{Config, Layers};
-use crate::control::{self, Command};
+use crate::control::{self, Command, Refused};
 use crate::crypto::Random;
 use crate::records::PullSettings;
 use crate::secret::Secret;
@@ -38,6 +38,7 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         Task::ApiKey(task) => on_threads(command(layers, api_key(task), json)),
         Task::Source(task) => on_threads(command(layers, source(task), json)),
         Task::EhrClient(task) => on_threads(command(layers, ehr_client(task)?, json)),
+        Task::Keys(task) => on_threads(keys::run(layers, task, json)),
         Task::Incident { reference } => on_threads(command(layers, Command::Incident { reference }, json)),
     }
 }
@@ -75,7 +76,7 @@ fn on_threads(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
     done
 }
 
-fn load(layers: &Layers) -> Result<Config, Failure> {
+pub fn load(layers: &Layers) -> Result<Config, Failure> {
     let config = Config::load(layers).map_err(|errors| Failure::Configuration(errors.to_string()))?;
     for warning in &config.warnings {
         output::note(&format!("warning: {warning}"));
@@ -252,23 +253,55 @@ pub fn stop_on_signal(shutdown: &Shutdown) {
     });
 }
 
-/// Gives a command to the running appliance, or, when there is none, carries it out on the store.
 async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Failure> {
-    let config = load(&layers)?;
-    let answer = if let Some(answer) = control::ask(&config.data_dir, &command).await {
-        answer
-    } else {
-        let store = open_store(&config, false)?;
-        let app = build(config, store, None).await?;
-        control::execute(app.parts(), command).await
-    };
-    let answer: Json = answer.map_err(|refused| Failure::Failed(refused.to_string()))?;
+    let answer = Reached::new(load(&layers)?).ask(command).await?;
     if json {
         output::json(&answer);
     } else {
         output::answer(&answer);
     }
     Ok(())
+}
+
+/// The box that commands are for: the running appliance, or, when there is none, its store, opened by ourselves.
+pub struct Reached {
+    config: Config,
+    by: Option<By>,
+}
+
+enum By {
+    Socket,
+    Store(App),
+}
+
+impl Reached {
+    /// The box of this configuration; the first command finds out how to reach it.
+    pub fn new(config: Config) -> Self {
+        Self { config, by: None }
+    }
+
+    /// Gives a command, and returns its answer.
+    pub async fn ask(&mut self, command: Command) -> Result<Json, Failure> {
+        let refused = |refused: Refused| Failure::Failed(refused.to_string());
+        if !matches!(self.by, Some(By::Store(_))) {
+            if let Some(answer) = control::ask(&self.config.data_dir, &command).await {
+                self.by = Some(By::Socket);
+                return answer.map_err(refused);
+            }
+            if self.by.is_some() {
+                // It may be about to start again, and must then find its store.
+                return Err(Failure::Failed("the appliance has stopped meanwhile".to_owned()));
+            }
+        }
+        if self.by.is_none() {
+            let store = open_store(&self.config, false)?;
+            self.by = Some(By::Store(build(self.config.clone(), store, None).await?));
+        }
+        let Some(By::Store(app)) = &self.by else {
+            return Err(Failure::Failed("the appliance cannot be reached".to_owned()));
+        };
+        control::execute(app.parts(), command).await.map_err(refused)
+    }
 }
 
 fn api_key(task: ApiKeyTask) -> Command {

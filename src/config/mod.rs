@@ -23,7 +23,7 @@ use self::reader::{Report, Section};
 pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
     ApiSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings, MasterKeySettings,
-    OutboundSettings, PullSettings, StoreSettings, TlsFiles,
+    OutboundSettings, PullSettings, SigningSettings, StoreSettings, TlsFiles,
 };
 pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
 
@@ -47,6 +47,8 @@ pub struct Config {
     pub api: ApiSettings,
     /// Where the master key is; ask [`Config::master_key_path`], which also knows systemd's place.
     pub master_key: MasterKeySettings,
+    /// Our signing keys.
+    pub signing: SigningSettings,
     /// The database.
     pub store: StoreSettings,
     /// The log.
@@ -96,6 +98,7 @@ impl Config {
         let limits = root.table("limits", Limits::read);
         let api = root.table("api", ApiSettings::read);
         let master_key = root.table("master_key", |section| Some(MasterKeySettings::read(section)));
+        let signing = root.table("signing", SigningSettings::read);
         let store = root.table("store", StoreSettings::read);
         let log = root.table("log", LogSettings::read);
         let outbound = root.table("outbound", OutboundSettings::read);
@@ -114,6 +117,7 @@ impl Config {
             limits: limits?,
             api: api?,
             master_key: master_key?,
+            signing: signing?,
             store: store?,
             log: log?,
             outbound: outbound?,

@@ -99,6 +99,13 @@ pub struct StoreSettings {
     pub cache: ByteSize,
 }
 
+/// Our signing keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningSettings {
+    /// How long EHRs may keep our JWKS: a key is published for as long before it signs and after it signed last.
+    pub overlap: Duration,
+}
+
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -262,6 +269,15 @@ impl StoreSettings {
         let sizes = ByteSize::mib(1)..=ByteSize::mib(64 * 1024);
         let cache = section.required(&rules::size("cache", sizes, "\"64 MiB\""));
         Some(Self { cache: cache? })
+    }
+}
+
+impl SigningSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        // Caches keep our JWKS for a quarter of an hour, because we say so ourselves.
+        let overlaps = MINUTE * 15..=HOUR * 24 * 30;
+        let overlap = section.required(&rules::duration("overlap", overlaps, "\"24h\""));
+        Some(Self { overlap: overlap? })
     }
 }
 

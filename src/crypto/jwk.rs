@@ -9,7 +9,7 @@ use crate::crypto::{base64url, from_base64url, sha256};
 pub struct Jwk {
     /// `RSA` or `EC`.
     pub kty: String,
-    /// Key id. Ours is the RFC 7638 thumbprint.
+    /// Key id. Ours is the RFC 7638 thumbprint, unless the key was brought along with another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
     /// `sig` in ours; absent at some vendors.

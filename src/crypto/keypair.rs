@@ -108,9 +108,20 @@ impl KeyPair {
         Ok(Self { inner, public, kid })
     }
 
-    /// The RFC 7638 thumbprint of the public key, used as `kid`.
+    /// The same key under a name of its owner's choice, which EHRs know it by.
+    #[must_use]
+    pub fn named(self, kid: &str) -> Self {
+        Self { kid: kid.to_owned(), ..self }
+    }
+
+    /// What the key is called in the JWKS and in what it signs: its thumbprint, unless it was [`KeyPair::named`].
     pub fn kid(&self) -> &str {
         &self.kid
+    }
+
+    /// The RFC 7638 thumbprint of the public key.
+    pub fn thumbprint(&self) -> String {
+        self.public.thumbprint()
     }
 
     /// The algorithm this key signs with towards an EHR: RS384, ES384 or (P-256) ES256.

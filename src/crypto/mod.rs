@@ -2,6 +2,7 @@
 //! Knows nothing of HTTP or of the store.
 
 mod digest;
+mod import;
 mod jwk;
 mod jws;
 mod keypair;
@@ -9,6 +10,7 @@ mod random;
 mod seal;
 
 pub use digest::{constant_time_eq, hmac_sha256, sha256};
+pub use import::{ImportError, read_private_key};
 pub use jwk::{Jwk, Jwks};
 pub use jws::{Algorithm, Jws, JwsError, sign_jws};
 pub use keypair::{KeyError, KeyPair, KeyType, PrivateKeyDer};

@@ -2,8 +2,9 @@
 //! and goes only to addresses that the guard allows, checked on what the name resolved to.
 
 mod address;
+mod names;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use url::{Host, Url};
 use crate::clock::Timestamp;
 
 pub use address::{AddressGuard, Network, Reach};
+
+use names::Names;
 
 /// Why a call brought no answer. What the other side *answered*, whatever its status, is a [`Reply`].
 #[derive(Debug, Clone, thiserror::Error)]
@@ -202,6 +205,7 @@ pub struct Outbound {
     live: reqwest::Client,
     sandbox: reqwest::Client,
     guard: AddressGuard,
+    names: Names,
     timeout: Duration,
 }
 
@@ -210,13 +214,23 @@ impl Outbound {
     pub fn new(settings: &OutboundSettings) -> Result<Self, OutboundSetupError> {
         let guard = AddressGuard::new(settings.allowed_networks.clone());
         let tls = tls_config(settings.extra_authorities.as_deref())?;
-        let client = |reach| build_client(&tls, &guard, reach, settings);
+        let names = Names::default();
+        let client = |reach| {
+            let resolver = GuardedResolver { guard: guard.clone(), names: names.clone(), reach };
+            build_client(&tls, resolver, settings)
+        };
         Ok(Self {
             live: client(Reach::Public)?,
             sandbox: client(Reach::Loopback)?,
             timeout: settings.timeout,
             guard,
+            names,
         })
+    }
+
+    /// The name by which this address was called last; `None` for one that was not called by name.
+    pub fn name_at(&self, address: IpAddr) -> Option<String> {
+        self.names.at(address)
     }
 
     /// Makes the call. `reach` says whether loopback is allowed, which only the sandbox environment may say.
@@ -304,8 +318,7 @@ fn tls_config(extra_authorities: Option<&[u8]>) -> Result<rustls::ClientConfig, 
 #[expect(clippy::disallowed_methods, reason = "the one place where the client is built, with its limits")]
 fn build_client(
     tls: &rustls::ClientConfig,
-    guard: &AddressGuard,
-    reach: Reach,
+    resolver: GuardedResolver,
     settings: &OutboundSettings,
 ) -> Result<reqwest::Client, OutboundSetupError> {
     let mut headers = HeaderMap::new();
@@ -313,7 +326,7 @@ fn build_client(
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("chartgate/", env!("CARGO_PKG_VERSION"))));
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls.clone())
-        .dns_resolver(Arc::new(GuardedResolver { guard: guard.clone(), reach }))
+        .dns_resolver(Arc::new(resolver))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
@@ -329,6 +342,7 @@ fn build_client(
 /// Resolves names and leaves out every address the guard forbids, so that a name cannot lead inside.
 struct GuardedResolver {
     guard: AddressGuard,
+    names: Names,
     reach: Reach,
 }
 
@@ -344,7 +358,7 @@ struct NotFound;
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (guard, reach) = (self.guard.clone(), self.reach);
+        let (guard, names, reach) = (self.guard.clone(), self.names.clone(), self.reach);
         let lookup = async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|_| NotFound)?;
             let found: Vec<SocketAddr> = found.collect();
@@ -355,6 +369,7 @@ impl Resolve for GuardedResolver {
                     if found.is_empty() { NotFound.into() } else { PrivateOnly.into() };
                 return Err(error);
             }
+            names.note(name.as_str(), allowed.iter().map(SocketAddr::ip));
             let addresses: Addrs = Box::new(allowed.into_iter());
             Ok(addresses)
         };

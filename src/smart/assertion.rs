@@ -13,7 +13,7 @@ use crate::secret::secret_type;
 pub const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Servers accept at most five minutes; one minute is left for a clock that is ahead of theirs.
-const LIFETIME: Duration = Duration::from_mins(4);
+pub(super) const LIFETIME: Duration = Duration::from_mins(4);
 
 secret_type!(
     /// A signed JWT that says who we are. Valid for four minutes and for one request: a retry makes a new one.

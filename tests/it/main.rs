@@ -12,6 +12,7 @@ mod program;
 mod pulls;
 mod sandbox;
 mod server;
+mod signing_keys;
 mod smart;
 mod support;
 mod tidy;

@@ -232,7 +232,9 @@ fn help_and_version_are_answers() {
     );
     let help = run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for command in ["demo", "init", "serve", "sandbox", "check-config", "api-key", "source", "ehr-client"] {
+    for command in
+        ["demo", "init", "serve", "sandbox", "check-config", "api-key", "source", "ehr-client", "keys"]
+    {
         assert!(help.out.contains(command), "{command}");
     }
 }
