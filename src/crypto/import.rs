@@ -93,9 +93,8 @@ fn ec_key(der: PrivateKeyDer) -> Result<(PrivateKeyDer, KeyType), ImportError> {
     let has = |oid: &[u8]| der.windows(oid.len()).any(|part| part == oid);
     match KeyPair::from_pkcs8(&der) {
         Ok(pair) if pair.algorithm() == Algorithm::Es384 => Ok((der, KeyType::EcP384)),
-        Ok(_) => Err(ImportError::Kind),
         Err(_) if has(RSA) || has(P384) => Err(ImportError::Unusable),
-        Err(_) => Err(ImportError::Kind),
+        Ok(_) | Err(_) => Err(ImportError::Kind),
     }
 }
 
@@ -151,7 +150,7 @@ mod tests {
         KeyPair::generate(kind, &Random::seeded(11)).expect("a key")
     }
 
-    /// The ECPrivateKey inside of ring's PKCS#8, which has the public half.
+    /// The `ECPrivateKey` inside of ring's PKCS#8, which has the public half.
     fn sec1(pkcs8: &[u8]) -> &[u8] {
         let start = pkcs8.windows(2).rposition(|pair| pair == [0x02, 0x01]).expect("its version") - 3;
         &pkcs8[start..]

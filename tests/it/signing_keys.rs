@@ -46,7 +46,7 @@ async fn told(app: &TestApp, command: KeysCommand) -> Result<Value, String> {
 
 /// Moves the clock to a second before a time.
 fn just_before(app: &TestApp, time: Timestamp) {
-    app.clock.advance(time.since(app.clock.now()) - Duration::from_secs(1));
+    app.clock.advance(time.before(Duration::from_secs(1)).since(app.clock.now()));
 }
 
 fn pem(kind: KeyType) -> Secret {
@@ -73,7 +73,7 @@ async fn a_key_goes_from_next_to_retired_and_the_hospital_accepts_every_signatur
     assert_eq!(at(&app, KeyStage::Current), old, "published, not used");
     connects(&app, "before").await;
 
-    let published_at = keys(&app).list()[0].created_at;
+    let published_at = keys(&app).list().iter().find(|key| key.kid == new[0]).expect("there").created_at;
     just_before(&app, published_at.after(DAY));
     let early = keys(&app).activate(None, false).await.expect_err("too early");
     let RotationError::TooEarly { possible_at, .. } = early else { panic!("{early}") };
@@ -93,7 +93,9 @@ async fn a_key_goes_from_next_to_retired_and_the_hospital_accepts_every_signatur
     assert_eq!(published(&app).await.len(), 4, "the old ones are still published");
     connects(&app, "between").await;
 
-    let switched_at = keys(&app).list()[0].current_since.expect("it signs");
+    let switched_at =
+        keys(&app).list().iter().find(|key| key.kid == old[0]).and_then(|key| key.retiring_since);
+    let switched_at = switched_at.expect("it signed");
     just_before(&app, switched_at.after(DAY).after(ASSERTION));
     let early = keys(&app).retire(None, false).await.expect_err("too early");
     assert!(matches!(early, RotationError::TooEarly { .. }), "{early}");

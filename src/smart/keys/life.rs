@@ -162,7 +162,7 @@ impl From<KeyError> for RotationError {
 impl SigningKey {
     /// A key that has just been made, or was brought along, with the name its owner wants.
     pub(super) fn new(
-        (der, kind): (&[u8], KeyType),
+        (der, key_type): (&[u8], KeyType),
         name: Option<&str>,
         imported: bool,
         now: Timestamp,
@@ -176,7 +176,7 @@ impl SigningKey {
         Ok(Self {
             thumbprint: (kid != thumbprint).then_some(thumbprint),
             kid,
-            kind,
+            kind: key_type,
             private_key: Some(Secret::new(base64url(der))),
             stage: KeyStage::Next,
             created_at: now,
@@ -296,7 +296,7 @@ impl Ring {
         }
         for place in &chosen {
             let algorithm = self.keys[*place].algorithm();
-            for old in self.keys.iter_mut() {
+            for old in &mut self.keys {
                 if old.algorithm() == algorithm && old.stage == KeyStage::Current {
                     old.stage = KeyStage::Retiring;
                     old.retiring_since = Some(self.now);
@@ -310,30 +310,27 @@ impl Ring {
 
     /// Ends keys: the named one, or every retiring one whose time has come.
     pub(super) fn retire(&mut self, kid: Option<&str>, force: bool) -> Result<Vec<String>, RotationError> {
-        let chosen = match kid {
-            Some(kid) => {
-                let place = self.place_of(kid)?;
-                match self.keys[place].stage {
-                    // It never signed, so nobody can miss it.
-                    KeyStage::Next => {}
-                    KeyStage::Retiring => self.wait_is_over(place, force)?,
-                    stage @ (KeyStage::Current | KeyStage::Retired) => {
-                        let (wanted, done) = ("next or retiring", "retired");
-                        return Err(RotationError::WrongStage { kid: kid.to_owned(), stage, wanted, done });
-                    }
+        let chosen = if let Some(kid) = kid {
+            let place = self.place_of(kid)?;
+            match self.keys[place].stage {
+                // It never signed, so nobody can miss it.
+                KeyStage::Next => {}
+                KeyStage::Retiring => self.wait_is_over(place, force)?,
+                stage @ (KeyStage::Current | KeyStage::Retired) => {
+                    let (wanted, done) = ("next or retiring", "retired");
+                    return Err(RotationError::WrongStage { kid: kid.to_owned(), stage, wanted, done });
                 }
-                vec![place]
             }
-            None => {
-                let retiring = self.places(KeyStage::Retiring);
-                let first = *retiring.first().ok_or(RotationError::NoRetiring)?;
-                let due: Vec<usize> =
-                    retiring.into_iter().filter(|place| self.wait_is_over(*place, force).is_ok()).collect();
-                if due.is_empty() {
-                    self.wait_is_over(first, force)?;
-                }
-                due
+            vec![place]
+        } else {
+            let retiring = self.places(KeyStage::Retiring);
+            let first = *retiring.first().ok_or(RotationError::NoRetiring)?;
+            let due: Vec<usize> =
+                retiring.into_iter().filter(|place| self.wait_is_over(*place, force).is_ok()).collect();
+            if due.is_empty() {
+                self.wait_is_over(first, force)?;
             }
+            due
         };
         let now = self.now;
         Ok(chosen

@@ -93,10 +93,10 @@ impl SigningKeys {
     }
 
     /// Makes keys and publishes them as the next ones; they do not sign yet. All or none.
-    pub async fn rotate(&self, kinds: &[KeyType]) -> Result<Vec<SigningKey>, RotationError> {
+    pub async fn rotate(&self, types: &[KeyType]) -> Result<Vec<SigningKey>, RotationError> {
         let mut made = Vec::new();
-        for kind in kinds {
-            made.push(self.make(*kind).await?);
+        for key_type in types {
+            made.push(self.make(*key_type).await?);
         }
         self.change(move |ring| {
             let kids = made.iter().map(|key| key.kid.clone()).collect();
@@ -116,8 +116,8 @@ impl SigningKeys {
     ) -> Result<SigningKey, RotationError> {
         let now = self.clock.now();
         let key = off_thread(move || {
-            let (der, kind) = read_private_key(pem.expose())?;
-            SigningKey::new((&der, kind), kid.as_deref(), true, now)
+            let (der, key_type) = read_private_key(pem.expose())?;
+            SigningKey::new((&der, key_type), kid.as_deref(), true, now)
         })
         .await?;
         let changed = self.change(move |ring| {

@@ -86,7 +86,7 @@ async fn a_private_key_is_taken_and_never_said() {
     fs::write(&broken, fs::read_to_string(&good).expect("a file").replacen(&lines[0][..8], "AAAAAAAA", 1))
         .expect("written");
     let mut said = String::new();
-    let mut hear = |ended: &super::support::Ended| said.push_str(&format!("{ended:?}"));
+    let mut hear = |ended: &super::support::Ended| said.extend([ended.out.as_str(), ended.err.as_str()]);
 
     let offline = place.ask(&["keys", "import", &good, "--kid", "ours-2024"]);
     assert_eq!(text(&offline.ok()["keys"][0], "kid"), "ours-2024");
