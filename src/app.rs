@@ -281,7 +281,8 @@ impl App {
     /// Who is about to get our public keys.
     fn note_fetch(&self, peer: &Peer, headers: &HeaderMap) {
         let parts = self.parts();
-        let address = peer.address.ip();
+        let proxies = &parts.config.listen.public.trusted_proxies;
+        let address = client_address(peer.address.ip(), headers, proxies);
         let agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
         let host = parts.outbound.name_at(address);
         let kids = parts.signing_keys.published();

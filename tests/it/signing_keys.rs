@@ -9,7 +9,7 @@ use chartgate::secret::Secret;
 use chartgate::smart::keys::{KeyStage, RotationError, SigningKeys};
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, head, send};
+use crate::support::{Setup, TestApp, head, send};
 
 const DAY: Duration = Duration::from_hours(24);
 const ASSERTION: Duration = Duration::from_mins(4);
@@ -269,4 +269,17 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     keys(&app).activate(None, true).await.expect("switched");
     let refused = keys(&app).rotate(&[KeyType::EcP384]).await.expect_err("the set stays small");
     assert!(matches!(refused, RotationError::TooMany(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn a_fetch_through_a_proxy_of_ours_is_noted_with_the_address_before_it() {
+    let settings = vec![("listen.public.trusted_proxies", "127.0.0.1")];
+    let app = TestApp::with(Setup { settings, ..Setup::default() }).await;
+    let url = format!("{}/.well-known/jwks.json", app.origin);
+    send("GET", &url, &[("x-forwarded-for", "198.51.100.7"), ("user-agent", "EHR")], "").await.ok();
+    let fetchers = app.app().parts().jwks_fetches.list();
+    assert!(
+        fetchers.iter().any(|row| row.network == "198.51.100.0/24" && row.agent == "EHR"),
+        "{fetchers:?}"
+    );
 }
