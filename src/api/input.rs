@@ -88,7 +88,7 @@ impl Fields {
     /// A whole number within bounds, when it is there.
     pub fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Problem> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
-        match value.as_u64().filter(|number| (least..=most).contains(number)) {
+        match whole(value).filter(|number| (least..=most).contains(number)) {
             Some(number) => Ok(Some(number)),
             None => Err(Problem::invalid(
                 name,
@@ -122,6 +122,17 @@ impl Fields {
             Err(Problem::invalid(name, format!("`{name}` must be an absolute URL.")))
         }
     }
+}
+
+/// JSON has one kind of number: `60.0` is as whole as `60`.
+fn whole(value: &Json) -> Option<u64> {
+    let exact = |float: f64| float.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&float);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be whole and small enough"
+    )]
+    value.as_u64().or_else(|| value.as_f64().filter(|float| exact(*float)).map(|float| float as u64))
 }
 
 /// What an explicit `null` means for a field.

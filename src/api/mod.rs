@@ -4,7 +4,9 @@
 //! workspace's objects are 404.
 
 mod cursor;
+mod etag;
 mod guard;
+mod idempotency;
 mod input;
 mod operation;
 mod patients;

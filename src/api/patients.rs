@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use crate::api::cursor::{cursor_after, read_cursor};
+use crate::api::etag::object;
+use crate::api::idempotency::Once;
 use crate::api::input::{Fields, Null};
 use crate::api::wire::{ListPage, WirePatient, WirePatientDetail};
 use crate::api::{Api, ApiRequest, ok};
@@ -27,9 +29,18 @@ impl From<PatientError> for Problem {
 
 /// `POST /patients`
 pub async fn create(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
+    let once = Once::asked(api, request, &[b"create-patient"])?;
+    if let Some(answer) = once.answered(api).await? {
+        return Ok(answer);
+    }
     let new = read(&Fields::parse(&request.body, None)?, Null::Refused)?;
-    let patient = api.patients.create(request.caller.workspace, new).await?;
-    Ok(ok(&WirePatient::from(patient)))
+    let (patients, workspace) = (api.patients.clone(), request.caller.workspace);
+    once.carry_out(api, move |change| {
+        let patient = patients.create_in(change, workspace, new)?;
+        let key = patient.key;
+        Ok((WirePatient::from(patient), Some(key)))
+    })
+    .await
 }
 
 /// `PUT /patients/{id}`: a full replacement; what is left out is cleared.
@@ -79,7 +90,7 @@ pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answe
     let patient = known(api, request, id).await?;
     let key = patient.key;
     let connections = api.store.read(move |view| Connection::of_patient(view, key)).await?;
-    Ok(ok(&WirePatientDetail::new(patient, connections)))
+    Ok(object(request, &WirePatientDetail::new(patient, connections)))
 }
 
 /// `DELETE /patients/{id}`: the patient, their sessions, connections, tokens and records.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::api::cursor::{cursor_after, read_cursor};
+use crate::api::etag::object;
+use crate::api::idempotency::Once;
 use crate::api::input::{Fields, Null};
 use crate::api::wire::{ListPage, WireAttempt, WireSession};
 use crate::api::{Api, ApiRequest, ok, sources};
@@ -27,6 +29,10 @@ const KNOWN: [&str; 9] = [
 
 /// `POST /patient-sessions`
 pub async fn create(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
+    let once = Once::asked(api, request, &[b"init-patient-session"])?;
+    if let Some(answer) = once.answered(api).await? {
+        return Ok(answer);
+    }
     let fields = Fields::parse(&request.body, Some(&KNOWN))?;
     let patient_id = fields.required_text("patient_id", 200)?;
     if let Some(problem) = patient_id_problem(&patient_id) {
@@ -45,8 +51,13 @@ pub async fn create(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> 
             metadata: None,
         },
     };
-    let session = api.sessions.create(request.caller.workspace, new).await?;
-    Ok(ok(&wire(api, session, Vec::new())))
+    let (own, workspace) = (api.clone(), request.caller.workspace);
+    once.carry_out(api, move |change| {
+        let session = own.sessions.create_in(change, workspace, new)?;
+        let patient = session.patient;
+        Ok((wire(&own, session, Vec::new()), Some(patient)))
+    })
+    .await
 }
 
 fn mode(api: &Api, request: &ApiRequest, fields: &Fields) -> Result<SessionMode, Problem> {
@@ -75,7 +86,7 @@ pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answe
     let missing = || Problem::not_found("This patient session");
     let id = PatientSessionId::parse(id).map_err(|_| missing())?;
     let session = api.sessions.find(request.caller.workspace, id).await?.ok_or_else(missing)?;
-    Ok(ok(&with_attempts(api, session).await?))
+    Ok(object(request, &with_attempts(api, session).await?))
 }
 
 /// `GET /patients/{id}/patient-sessions`

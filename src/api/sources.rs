@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::cursor::{cursor_after, read_cursor};
+use crate::api::etag::object;
 use crate::api::wire::{ListPage, WireSource};
 use crate::api::{Api, ApiRequest, ok};
 use crate::config::Environment;
@@ -23,10 +24,11 @@ pub fn list(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
     let found = api.directory.search(request.caller.environment, words);
     let wanted = |source: &Arc<Source>| kind.is_empty() || WireSource::from(&**source).is_kind(kind);
     let mut rest: Vec<Arc<Source>> = found.into_iter().filter(wanted).collect();
+    // Newest first, whatever was searched for: an order that does not change while the list is read, and in which every
+    // place stays known when the source at it is gone.
+    rest.sort_unstable_by_key(|source| std::cmp::Reverse(source.id));
     if let Some(after) = after {
-        // The page goes on behind the source it ended with; when that one is gone, the list begins again.
-        let position = rest.iter().position(|source| source.id == after).map_or(0, |index| index + 1);
-        rest.drain(..position);
+        rest.retain(|source| source.id < after);
     }
     let more = rest.len() > limit;
     rest.truncate(limit);
@@ -38,7 +40,7 @@ pub fn list(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
 pub fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
     let source =
         find(api, request.caller.environment, id).ok_or_else(|| Problem::not_found("This connection"))?;
-    Ok(ok(&WireSource::from(&*source)))
+    Ok(object(request, &WireSource::from(&*source)))
 }
 
 /// A source by what the wire accepts for one: its id or its base URL.

@@ -15,7 +15,7 @@ use crate::grants::{self, Connection, Grants};
 use crate::outbound::Outbound;
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
-use crate::workspaces::{Patient, Patients, Sessions};
+use crate::workspaces::{Patient, Patients, Sessions, forget_patient};
 
 pub use pulls::{Pull, PullSettings, PullState, Pulls, TypeReport, TypeState};
 pub use queries::{CursorError, Page, PageQuery, PageRecord, Position};
@@ -59,6 +59,7 @@ impl Records {
                 }
                 events::forget_patient(change, key)?;
                 Sessions::remove_all(change, &patient)?;
+                forget_patient(change, key)?;
                 Patients::remove(change, &patient);
                 Ok::<_, StoreError>(connections)
             })

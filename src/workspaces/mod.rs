@@ -7,6 +7,7 @@
 mod api_keys;
 mod key_scope;
 mod patients;
+mod replays;
 pub(crate) mod sessions;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::store::{Range, Reader, Store, StoreError, Table, json_value};
 pub use api_keys::{ApiKey, ApiKeyState, ApiKeys, Caller, KeyRefusal, NewApiKey, NewApiKeyTerms};
 pub use key_scope::{KeyScope, KeyScopes, UnknownKeyScope};
 pub use patients::{NewPatient, Patient, PatientError, PatientFilter, Patients, patient_id_problem};
+pub use replays::{OnceError, OnceOnly, REPLAY_LIFE, forget_patient};
 pub use sessions::{
     NewSession, PatientSession, SESSION_ATTEMPTS, SessionError, SessionMode, SessionStatus, SessionToken,
     Sessions, is_return_address,

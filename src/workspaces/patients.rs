@@ -102,16 +102,23 @@ impl Patients {
 
     /// Adds a patient.
     pub async fn create(&self, workspace: WorkspaceId, new: NewPatient) -> Result<Patient, PatientError> {
+        let patients = self.clone();
+        self.store.write(move |change| patients.create_in(change, workspace, new)).await
+    }
+
+    /// [`Patients::create`] as part of another write.
+    pub fn create_in(
+        &self,
+        change: &mut Change<'_>,
+        workspace: WorkspaceId,
+        new: NewPatient,
+    ) -> Result<Patient, PatientError> {
+        if find_key(change, workspace, &new.patient_id)?.is_some() {
+            return Err(PatientError::Exists);
+        }
         let patient = self.fresh(workspace, new);
-        self.store
-            .write(move |change| {
-                if find_key(change, workspace, &patient.patient_id)?.is_some() {
-                    return Err(PatientError::Exists);
-                }
-                put(change, &patient);
-                Ok(patient)
-            })
-            .await
+        put(change, &patient);
+        Ok(patient)
     }
 
     /// Replaces what is known of a patient. Id, key and time of creation stay.

@@ -150,34 +150,39 @@ impl Sessions {
         workspace: WorkspaceId,
         new: NewSession,
     ) -> Result<PatientSession, StoreError> {
+        let sessions = self.clone();
+        self.store.write(move |change| sessions.create_in(change, workspace, new)).await
+    }
+
+    /// [`Sessions::create`] as part of another write.
+    pub fn create_in(
+        &self,
+        change: &mut Change<'_>,
+        workspace: WorkspaceId,
+        new: NewSession,
+    ) -> Result<PatientSession, StoreError> {
         let now = self.clock.now();
-        let id: PatientSessionId = self.random.id(now);
-        let token = SessionToken::new(self.random.hex::<16>());
-        let patients = self.patients.clone();
-        self.store
-            .write(move |change| {
-                let patient = patients.mention(change, workspace, new.patient)?;
-                let session = PatientSession {
-                    id,
-                    workspace,
-                    patient: patient.key,
-                    patient_id: patient.patient_id,
-                    token,
-                    mode: new.mode,
-                    return_url: new.return_url,
-                    return_button_label: new.return_button_label,
-                    metadata: new.metadata,
-                    expires_at: now.after(new.lifetime),
-                    created_at: now,
-                    completed_at: None,
-                };
-                let token_key = token_key(change.vault(), &session.token);
-                change.put(SESSION_TOKENS, &token_key, &id.to_bytes());
-                change.put(SESSIONS_BY_PATIENT, &[session.patient.to_bytes(), id.to_bytes()].concat(), &());
-                put(change, &session);
-                Ok(session)
-            })
-            .await
+        let patient = self.patients.mention(change, workspace, new.patient)?;
+        let session = PatientSession {
+            id: self.random.id(now),
+            workspace,
+            patient: patient.key,
+            patient_id: patient.patient_id,
+            token: SessionToken::new(self.random.hex::<16>()),
+            mode: new.mode,
+            return_url: new.return_url,
+            return_button_label: new.return_button_label,
+            metadata: new.metadata,
+            expires_at: now.after(new.lifetime),
+            created_at: now,
+            completed_at: None,
+        };
+        let id = session.id.to_bytes();
+        let token_key = token_key(change.vault(), &session.token);
+        change.put(SESSION_TOKENS, &token_key, &id);
+        change.put(SESSIONS_BY_PATIENT, &[session.patient.to_bytes(), id].concat(), &());
+        put(change, &session);
+        Ok(session)
     }
 
     /// The session of this id, if it is the workspace's.

@@ -1,5 +1,6 @@
 //! The wire contract of the platform API, version 2026-04-25: what an app that was written for it relies on.
 
+mod beyond;
 mod edges;
 mod keys;
 mod lists;
