@@ -394,6 +394,7 @@ impl App {
                 | Route::PatientConnection(..)
                 | Route::SessionsOfPatient(_)
                 | Route::Records(_)
+                | Route::RecordsExport(_)
                 | Route::Sources
                 | Route::Source(_)
                 | Route::Sessions

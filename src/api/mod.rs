@@ -5,6 +5,7 @@
 
 mod cursor;
 mod etag;
+mod export;
 mod guard;
 mod idempotency;
 mod input;
@@ -91,6 +92,7 @@ impl Api {
             }
             (Route::SessionsOfPatient(id), _) => sessions::list(self, &request, &id).await,
             (Route::Records(id), _) => records::page(self, &request, &id).await,
+            (Route::RecordsExport(id), _) => export::export(self, &request, &id).await,
             (Route::Sources, _) => sources::list(self, &request),
             (Route::Source(id), _) => sources::retrieve(self, &request, &id),
             (Route::Sessions, _) => sessions::create(self, &request).await,

@@ -27,6 +27,8 @@ pub enum Operation {
     ListPatientSessionsForPatient,
     /// `GET /patients/{id}/records`
     GetPatientRecords,
+    /// `GET /patients/{id}/records/export`
+    ExportPatientRecords,
     /// `GET /connections`
     ListFhirSources,
     /// `GET /connections/{id}`
@@ -102,6 +104,13 @@ pub const OPERATIONS: &[Row] = {
             "/patients/{id}/records",
             Some(FhirRead),
         ),
+        row(
+            Op::ExportPatientRecords,
+            "api.exportPatientRecords",
+            Method::GET,
+            "/patients/{id}/records/export",
+            Some(FhirRead),
+        ),
         row(Op::ListFhirSources, "api.listFhirSources", Method::GET, "/connections", Some(ConnectionsRead)),
         row(Op::GetFhirSource, "api.getFhirSource", Method::GET, "/connections/{id}", Some(ConnectionsRead)),
         row(
@@ -142,6 +151,7 @@ impl Operation {
             Route::PatientConnection(..) => Some(Self::DisconnectPatientConnection),
             Route::SessionsOfPatient(_) => Some(Self::ListPatientSessionsForPatient),
             Route::Records(_) => Some(Self::GetPatientRecords),
+            Route::RecordsExport(_) => Some(Self::ExportPatientRecords),
             Route::Sources => Some(Self::ListFhirSources),
             Route::Source(_) => Some(Self::GetFhirSource),
             Route::Sessions => Some(Self::InitPatientSession),

@@ -11,12 +11,7 @@ pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, P
     let query = &request.query;
     let count = query.page_size("count", 100)?;
     let types = types(query.get("type"))?;
-    let since = match query.get("since") {
-        None => None,
-        Some(text) => Some(Timestamp::parse(text).ok_or_else(|| {
-            Problem::invalid("since", "`since` must be a date or a date-time, such as 2026-11-02T08:00:00Z.")
-        })?),
-    };
+    let since = since(query.get("since"))?;
     let (param, position) = match (query.get("starting_after"), query.get("ending_before")) {
         (Some(_), Some(_)) => {
             return Err(Problem::invalid(
@@ -44,8 +39,16 @@ pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, P
     Ok(ok(&WireRecords::new(patient.patient_id, data.collect(), page.next, page.previous)))
 }
 
+/// A date, or a date and time with its offset.
+pub fn since(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let wrong =
+        || Problem::invalid("since", "`since` must be a date or a date-time, such as 2026-11-02T08:00:00Z.");
+    Timestamp::parse(text).map(Some).ok_or_else(wrong)
+}
+
 /// Comma-separated FHIR resource types, in one order, so that the same list spelled differently is the same filter.
-fn types(text: Option<&str>) -> Result<Vec<String>, Problem> {
+pub fn types(text: Option<&str>) -> Result<Vec<String>, Problem> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let mut types: Vec<String> = text.split(',').map(str::trim).map(str::to_owned).collect();
     let good = |name: &String| {

@@ -40,6 +40,13 @@ impl Answer {
         Self(response)
     }
 
+    /// A body that is made while it is sent.
+    pub fn stream(media: &'static str, body: Body) -> Self {
+        let mut answer = Self::new(StatusCode::OK, media, Bytes::new());
+        *answer.0.body_mut() = body;
+        answer
+    }
+
     /// A JSON body.
     pub fn json(status: StatusCode, value: &impl Serialize) -> Self {
         let body = serde_json::to_vec(value).expect("our own wire structs have string keys");

@@ -50,6 +50,8 @@ pub enum Route {
     SessionsOfPatient(String),
     /// Platform API: a patient's records.
     Records(String),
+    /// Platform API: all of a patient's records in one answer.
+    RecordsExport(String),
     /// Platform API: all sources (`/connections` on the wire).
     Sources,
     /// Platform API: one source, by id or base URL.
@@ -136,6 +138,7 @@ impl Route {
             ["patients", id] => (OBJECT, Self::Patient((*id).to_owned())),
             ["patients", id, "patient-sessions"] => (READ, Self::SessionsOfPatient((*id).to_owned())),
             ["patients", id, "records"] => (READ, Self::Records((*id).to_owned())),
+            ["patients", id, "records", "export"] => (READ, Self::RecordsExport((*id).to_owned())),
             ["patients", id, "connections", connection] => {
                 (DELETE, Self::PatientConnection((*id).to_owned(), (*connection).to_owned()))
             }
@@ -163,6 +166,7 @@ impl Route {
             Self::Patient(id) => format!("/patients/{}", segment(id)),
             Self::SessionsOfPatient(id) => format!("/patients/{}/patient-sessions", segment(id)),
             Self::Records(id) => format!("/patients/{}/records", segment(id)),
+            Self::RecordsExport(id) => format!("/patients/{}/records/export", segment(id)),
             Self::PatientConnection(id, connection) => {
                 format!("/patients/{}/connections/{}", segment(id), segment(connection))
             }
@@ -185,6 +189,7 @@ impl Route {
             | Self::PatientConnection(..)
             | Self::SessionsOfPatient(_)
             | Self::Records(_)
+            | Self::RecordsExport(_)
             | Self::Sources
             | Self::Source(_)
             | Self::Sessions
@@ -207,6 +212,7 @@ impl Route {
             Self::PatientConnection(..) => "patient-connection",
             Self::SessionsOfPatient(_) => "sessions-of-patient",
             Self::Records(_) => "records",
+            Self::RecordsExport(_) => "records-export",
             Self::Sources => "sources",
             Self::Source(_) => "source",
             Self::Sessions => "sessions",
@@ -279,7 +285,8 @@ mod tests {
             Route::Patient(odd.clone()),
             Route::PatientConnection(odd.clone(), "conn_1".to_owned()),
             Route::SessionsOfPatient(odd.clone()),
-            Route::Records(odd),
+            Route::Records(odd.clone()),
+            Route::RecordsExport(odd),
             Route::Sources,
             Route::Source("https://h.example/r4/t".to_owned()),
             Route::Sessions,

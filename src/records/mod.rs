@@ -1,6 +1,7 @@
 //! Records: what is read from an EHR after a patient agreed, and what is kept of it. Knows no routes.
 
 mod bundle;
+mod export;
 mod fetch;
 mod plans;
 mod pulls;
@@ -17,6 +18,7 @@ use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::workspaces::{Patient, Patients, Sessions, forget_patient};
 
+pub use export::{Export, ExportError, ExportQuery};
 pub use pulls::{Pull, PullSettings, PullState, Pulls, TypeReport, TypeState};
 pub use queries::{CursorError, Page, PageQuery, PageRecord, Position};
 pub use stored::StoredRecord;

@@ -68,8 +68,18 @@ impl PageQuery {
     }
 
     fn wants(&self, resource_type: &str) -> bool {
-        self.types.is_empty() || self.types.iter().any(|wanted| wanted == resource_type)
+        wants(&self.types, resource_type)
     }
+}
+
+/// Whether a list of types lets one through; an empty list lets all.
+pub(super) fn wants(types: &[String], resource_type: &str) -> bool {
+    types.is_empty() || types.iter().any(|wanted| wanted == resource_type)
+}
+
+/// The last position that is not after an instant: positions count microseconds, of which the instant has a thousand.
+pub(super) fn floor_of(since: Timestamp) -> u64 {
+    millis(since).saturating_mul(1000).saturating_add(999)
 }
 
 /// One record of a page.
@@ -195,8 +205,7 @@ fn read_page(
     now: Timestamp,
     most: usize,
 ) -> Result<Found, CursorError> {
-    let floor =
-        query.since.map(|since| u64::try_from(since.millis()).unwrap_or(0).saturating_mul(1000) + 999);
+    let floor = query.since.map(floor_of);
     let (backwards, at) = match &query.position {
         Position::First => (false, None),
         Position::After(cursor) => (false, Some(resolve(view, patient, query, cursor, now)?)),
@@ -286,10 +295,14 @@ fn resolve(
 
 /// Which source each connection of a page belongs to, looked up once.
 #[derive(Default)]
-struct Sources(Vec<(ConnectionId, Option<SourceId>)>);
+pub(super) struct Sources(Vec<(ConnectionId, Option<SourceId>)>);
 
 impl Sources {
-    fn of(&mut self, view: &View<'_>, record_key: &[u8; 32]) -> Result<Option<SourceId>, StoreError> {
+    pub(super) fn of(
+        &mut self,
+        view: &View<'_>,
+        record_key: &[u8; 32],
+    ) -> Result<Option<SourceId>, StoreError> {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&record_key[..16]);
         let connection = ConnectionId::from_bytes(bytes);

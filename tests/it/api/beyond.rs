@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use chartgate::id::Id as _;
+use chartgate::records::{ExportError, ExportQuery};
 use chartgate::store::{Range, Reader as _, StoreError, Table};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{common, key_of_a_stranger, refused};
-use crate::support::{Page, TestApp, send};
+use crate::support::{Page, Setup, TestApp, send, send_for_bytes};
 
 async fn post(app: &TestApp, key: &str, path: &str, once: &str, body: &Value) -> Page {
     let authorization = format!("Bearer {key}");
@@ -164,4 +165,91 @@ async fn whoever_has_an_object_already_is_told_so() {
     assert_eq!(get(&tags[2].0, &tags[2].1).await.status, 200, "an expired session is another text");
     refused(&get("/patients/nobody", "*").await, 404, "resource_not_found", None);
     assert!(chartgate::id::PatientSessionId::parse(&session).is_ok());
+}
+
+/// An export's lines.
+async fn export(app: &TestApp, query: &str) -> Vec<Value> {
+    let page = app.api("GET", &format!("/patients/amy-7/records/export{query}"), Value::Null).await;
+    common(&page);
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, Some("application/x-ndjson")),
+        "{}",
+        page.text
+    );
+    assert!(page.text.is_empty() || page.text.ends_with('\n'));
+    page.text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+#[tokio::test]
+async fn an_export_is_every_record_on_a_line_of_its_own() {
+    let app = TestApp::with(Setup { size: Some(3000), ..Setup::default() }).await;
+    let user = app.hospital.users().last().expect("the large one").username.clone();
+    app.connected("amy-7", &user).await;
+    let all = app.records("amy-7", "").await;
+    assert!(all.len() > 2000, "more than one piece: {}", all.len());
+    // Not `assert_eq`: nobody wants to read two charts.
+    assert!(export(&app, "").await == all, "as the records are listed");
+    let two = "type=Condition,Patient";
+    assert!(export(&app, &format!("?{two}")).await == app.records("amy-7", two).await);
+    assert_eq!(export(&app, "?type=Spaceship").await.len(), 0);
+    let later = app.clock.now().after(Duration::from_mins(1));
+    assert_eq!(export(&app, &format!("?since={later}")).await.len(), 0);
+    assert_eq!(export(&app, "?since=2026-11-01").await.len(), all.len());
+    let texts = app.api("GET", "/patients/amy-7/records/export?type=Observation", Value::Null).await.text;
+    let person = app.hospital.users().last().expect("there").patient.clone();
+    for original in app.hospital.sandbox.population().of(&person, "Observation").iter().take(50) {
+        assert!(texts.contains(&*original.json), "{} keeps its text", original.id);
+    }
+    for (query, param) in [("type=x", "type"), ("since=x", "since"), ("gzip=x", "gzip")] {
+        let page = app.api("GET", &format!("/patients/amy-7/records/export?{query}"), Value::Null).await;
+        refused(&page, 400, "invalid_data", Some(param));
+    }
+    let page = app.api("GET", "/patients/nobody/records/export", Value::Null).await;
+    refused(&page, 404, "resource_not_found", None);
+
+    // The packed forms hold the same.
+    let plain = app.api("GET", "/patients/amy-7/records/export", Value::Null).await.text;
+    let authorization = format!("Bearer {}", app.key);
+    for (query, accept, media, coding) in [
+        ("", "gzip, br", "application/x-ndjson", Some("gzip")),
+        ("?gzip", "identity", "application/gzip", None),
+        ("?gzip=true", "gzip", "application/gzip", None),
+        ("?gzip=false", "gzip", "application/x-ndjson", None),
+    ] {
+        let headers = [("authorization", authorization.as_str()), ("accept-encoding", accept)];
+        let url = format!("{}/patients/amy-7/records/export{query}", app.origin);
+        let (head, bytes) = send_for_bytes("GET", &url, &headers, "").await;
+        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!((header("content-type"), header("content-encoding")), (Some(media), coding), "{query}");
+        assert_eq!(header("vary"), Some("accept-encoding"));
+        let text = if media == "application/gzip" || coding.is_some() {
+            assert!(bytes.len() < plain.len() / 3, "{} of {}", bytes.len(), plain.len());
+            std::io::read_to_string(flate2::read::GzDecoder::new(&bytes[..])).expect("gzip")
+        } else {
+            String::from_utf8(bytes.to_vec()).expect("text")
+        };
+        assert!(text == plain, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn an_export_of_a_patient_who_is_erased_meanwhile_breaks_off() {
+    let app = TestApp::with(Setup { size: Some(3000), ..Setup::default() }).await;
+    let user = app.hospital.users().last().expect("the large one").username.clone();
+    app.connected("amy-7", &user).await;
+    let parts = app.app().parts();
+    let workspace = parts.workspaces.named("sandbox").await.expect("read").expect("there");
+    let patients =
+        chartgate::workspaces::Patients::new(parts.store.clone(), parts.clock.clone(), parts.random.clone());
+    let patient = patients.find(workspace.id, "amy-7").await.expect("read").expect("there");
+    let mut export = parts.records.export(patient.clone(), ExportQuery::default());
+    assert!(export.next().await.expect("read").is_some_and(|piece| !piece.is_empty()));
+    app.api("DELETE", "/patients/amy-7", Value::Null).await.ok();
+    assert!(
+        matches!(export.next().await, Err(ExportError::Erased)),
+        "what came so far must not pass for everything"
+    );
+    let mut export = parts.records.export(patient, ExportQuery::default());
+    assert!(matches!(export.next().await, Err(ExportError::Erased)));
 }

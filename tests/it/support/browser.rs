@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::http::response::Parts;
 use hyper::{HeaderMap, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -130,6 +131,17 @@ fn authority(url: &str) -> String {
 
 /// Sends one request on a connection of its own.
 pub async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Page {
+    let (parts, bytes) = send_for_bytes(method, url, headers, body).await;
+    Page {
+        url: url.to_owned(),
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+    }
+}
+
+/// [`send`] for an answer that is no text.
+pub async fn send_for_bytes(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> (Parts, Bytes) {
     let parsed = Url::parse(url).expect("a url");
     let stream = TcpStream::connect(authority(url)).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     let (mut sender, connection) =
@@ -150,14 +162,8 @@ pub async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &str)
         let bytes = body.collect().await.expect("a body").to_bytes();
         (parts, bytes)
     };
-    let (parts, bytes) = tokio::select! {
+    tokio::select! {
         exchanged = async { tokio::join!(exchange, driver).0 } => exchanged,
-    };
-    Page {
-        url: url.to_owned(),
-        status: parts.status.as_u16(),
-        headers: parts.headers,
-        text: String::from_utf8_lossy(&bytes).into_owned(),
     }
 }
 

@@ -25,7 +25,7 @@ use chartgate::workspaces::NewApiKeyTerms;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-pub use browser::{Browser, Page, head, send};
+pub use browser::{Browser, Page, head, send, send_for_bytes};
 pub use log::logged;
 
 pub const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
