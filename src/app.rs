@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::crypto::{Algorithm, Random};
-use crate::directory::{Directory, DirectoryError, NewEhrClient, NewSource};
+use crate::directory::{Directory, DirectoryError, LaunchTarget, NewEhrClient, NewSource};
 use crate::events::Outbox;
 use crate::grants::{Announcements, Grants};
 use crate::http::{
@@ -31,7 +31,7 @@ use crate::shutdown::Shutdown;
 use crate::smart::keys::{JWKS_LIFE, JwksFetches, RotationError, SigningError};
 use crate::smart::server::Overrides;
 use crate::smart::vendors::VendorProfile;
-use crate::smart::{Discoverer, FhirBaseUrl, Launcher, SigningKeys, TokenClient};
+use crate::smart::{Discoverer, FhirBaseUrl, Launcher, Lifetimes, SigningKeys, TokenClient};
 use crate::store::{Store, StoreError};
 use crate::web::assets;
 use crate::web::connect::handlers::{Connect, PageRequest, PageTrouble};
@@ -147,7 +147,7 @@ impl App {
             clock.clone(),
             random.clone(),
             config.public_url.redirect_uri(),
-            config.launch.attempt_lifetime,
+            Lifetimes { attempt: config.launch.attempt_lifetime, context: config.launch.context_lifetime },
         );
         let directory = Directory::load(store.clone(), clock.clone(), random.clone())?;
         let origin = config.public_url.origin().to_owned();
@@ -233,6 +233,7 @@ impl App {
     pub async fn serve(&self, listeners: Vec<TcpListener>, transport: Transport) {
         let parts = self.parts();
         parts.records.pulls().start();
+        parts.grants.start_erasing();
         let app = self.clone();
         let limits = server_limits(&parts.config);
         let handler = move |peer: Peer, request: Request<RequestBody>| {
@@ -388,6 +389,11 @@ impl App {
                     let answered = parts.connect.callback(&request).await;
                     return answered.unwrap_or_else(|trouble| self.trouble(trouble)).without_referrer();
                 }
+                // Its address holds the launch value.
+                Route::EhrLaunch(client) => {
+                    let answered = parts.connect.ehr_launch(&client, &request).await;
+                    return answered.unwrap_or_else(|trouble| self.trouble(trouble)).without_referrer();
+                }
                 Route::Connect(token, page) => parts.connect.handle(token, page, &request).await,
                 Route::Patients
                 | Route::Patient(_)
@@ -457,6 +463,10 @@ impl Parts {
                         .and_then(|name| Algorithm::from_name(name.as_str())),
                     smart_version: client.smart_version.unwrap_or(profile.smart_version),
                     scopes: client.scopes.clone(),
+                    launch: client
+                        .launch_url
+                        .clone()
+                        .map(|url| LaunchTarget { url, workspace: client.launch_workspace.clone() }),
                 })
                 .await
                 .map_err(listed)?;

@@ -13,10 +13,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::app::{App, Parts};
-use crate::config::{AuthMethod, Environment, SmartVersion};
+use crate::config::{AuthMethod, Environment, SmartVersion, check_endpoint};
 use crate::crypto::Algorithm;
-use crate::directory::{NewEhrClient, NewSource, Source, reach_of};
+use crate::directory::{LaunchTarget, NewEhrClient, NewSource, Source, reach_of};
 use crate::events::INCIDENTS;
+use crate::http::Route;
 use crate::id::{ApiKeyId, Id as _, ReferenceCode, SourceId};
 use crate::secret::Secret;
 use crate::smart::server::{Overrides, doubts};
@@ -109,6 +110,10 @@ pub enum Command {
         smart_version: Option<SmartVersion>,
         /// Instead of choosing from discovery.
         scopes: Option<Vec<String>>,
+        /// The app that the EHR opens with it.
+        launch_url: Option<String>,
+        /// The workspace that launches belong to.
+        launch_workspace: Option<String>,
     },
     /// Lists registrations.
     EhrClientList,
@@ -185,7 +190,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
         Command::SourceList => {
             let mut rows = Vec::new();
             for environment in [Environment::Live, Environment::Sandbox] {
-                for source in parts.directory.search(environment, "") {
+                for source in parts.directory.sources(environment) {
                     rows.push(source_row(parts, &source));
                 }
             }
@@ -202,6 +207,8 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             signing_algorithm,
             smart_version,
             scopes,
+            launch_url,
+            launch_workspace,
         } => {
             let profile = VendorProfile::named(&vendor).ok_or_else(|| {
                 let known: Vec<&str> = VendorProfile::all().map(|profile| profile.name).collect();
@@ -213,6 +220,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
                     if auth.needs_secret() { "needs" } else { "takes no" }
                 )));
             }
+            let launch = launch_target(parts, environment, launch_url, launch_workspace).await?;
             let new = NewEhrClient {
                 name,
                 vendor,
@@ -223,10 +231,12 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
                 signing_algorithm,
                 smart_version: smart_version.unwrap_or(profile.smart_version),
                 scopes,
+                launch,
             };
             let client = parts.directory.add_client(new).await.map_err(|error| Refused(error.to_string()))?;
             Ok(json!({
                 "id": client.id, "name": client.name, "notes": profile.notes(&client.registration()),
+                "launch_uri": client.launch.is_some().then(|| launch_uri(parts, &client.name)),
                 "redirect_uri": parts.config.public_url.redirect_uri(),
                 "jwks_uri": parts.config.public_url.jwks_uri(),
             }))
@@ -236,6 +246,9 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
                 json!({
                     "id": client.id, "name": client.name, "vendor": client.vendor, "environment": client.environment,
                     "client_id": client.client_id, "auth": client.auth, "smart_version": client.smart_version,
+                    "launch_uri": client.launch.is_some().then(|| launch_uri(parts, &client.name)),
+                    "launch_url": client.launch.as_ref().map(|launch| &launch.url),
+                    "launch_workspace": client.launch.as_ref().and_then(|launch| launch.workspace.as_ref()),
                 })
             });
             Ok(Json::Array(rows.collect()))
@@ -276,6 +289,39 @@ fn scopes_text(key: &ApiKey) -> String {
     let names =
         |scopes: &Vec<KeyScope>| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ");
     key.scopes.as_ref().map_or_else(|| "all".to_owned(), names)
+}
+
+/// The address that an EHR opens.
+fn launch_uri(parts: &Parts, client: &str) -> String {
+    format!("{}{}", parts.config.public_url.origin(), Route::EhrLaunch(client.to_owned()).path())
+}
+
+/// Checks the app that an EHR is to open, and whose it is.
+async fn launch_target(
+    parts: &Parts,
+    environment: Environment,
+    url: Option<String>,
+    workspace: Option<String>,
+) -> Result<Option<LaunchTarget>, Refused> {
+    let Some(url) = url else {
+        return match workspace {
+            None => Ok(None),
+            Some(_) => Err(Refused("`--launch-workspace` belongs to `--launch-url`".to_owned())),
+        };
+    };
+    check_endpoint(&url, environment).map_err(|_| {
+        Refused("`--launch-url` must be an https address (http only on this machine, in sandbox)".to_owned())
+    })?;
+    if parts.workspaces.owner_of_launches(environment, workspace.as_deref()).await?.is_some() {
+        return Ok(Some(LaunchTarget { url, workspace }));
+    }
+    let fitting = parts.workspaces.all().await?;
+    let fitting = fitting.into_iter().filter(|known| known.environment == environment);
+    let names: Vec<String> = fitting.map(|known| known.name).collect();
+    Err(Refused(format!(
+        "say whose API keys may read the launches: `--launch-workspace` with one of {}",
+        names.join(", ")
+    )))
 }
 
 async fn workspace_named(parts: &Parts, name: &str) -> Result<crate::workspaces::Workspace, Refused> {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
+use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
@@ -108,6 +109,47 @@ id_type!(
     /// Our own number for a patient, never shown: the caller's `patient_id` stays out of keys on disk.
     PatientKey, "pat_");
 
+/// The context of one launch from inside an EHR: on the wire a bare UUID, the value of `mb_launch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LaunchContextId(Uuid);
+
+impl LaunchContextId {
+    /// Makes an id of sixteen random bytes.
+    pub fn from_random(random: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_random_bytes(random).into_uuid())
+    }
+
+    /// Reads the usual spelling, in either case; the others that a UUID can have are not ours.
+    pub fn parse(text: &str) -> Result<Self, BadId> {
+        let id = Uuid::try_parse(text).map(Self).map_err(|_| BadId)?;
+        if id.to_string().eq_ignore_ascii_case(text) { Ok(id) } else { Err(BadId) }
+    }
+
+    /// The sixteen bytes, used in keys of the store.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+}
+
+impl fmt::Display for LaunchContextId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)
+    }
+}
+
+impl Serialize for LaunchContextId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LaunchContextId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 /// A code that a patient can read out over a phone, such as `K7QF-2M9D`; the same code is on the staff's text and in
 /// the log line. The alphabet has no 0/O and no 1/I.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -180,6 +222,17 @@ mod tests {
         let early = ConnectionId::from_parts(Timestamp::from_millis(1_000), [255; 10]);
         let late = ConnectionId::from_parts(Timestamp::from_millis(1_001), [0; 10]);
         assert!(early.to_bytes() < late.to_bytes());
+    }
+
+    #[test]
+    fn a_launch_context_id_has_one_spelling() {
+        let id = LaunchContextId::from_random([9; 16]);
+        let text = id.to_string();
+        assert_eq!(LaunchContextId::parse(&text), Ok(id));
+        assert_eq!(LaunchContextId::parse(&text.to_uppercase()), Ok(id));
+        for other in ["", "1", &text.replace('-', ""), &format!("{{{text}}}"), &format!("urn:uuid:{text}")] {
+            assert_eq!(LaunchContextId::parse(other), Err(BadId), "{other}");
+        }
     }
 
     #[test]

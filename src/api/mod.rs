@@ -9,6 +9,7 @@ mod export;
 mod guard;
 mod idempotency;
 mod input;
+mod launch_contexts;
 mod operation;
 mod patients;
 mod records;
@@ -97,13 +98,14 @@ impl Api {
             (Route::Source(id), _) => sources::retrieve(self, &request, &id),
             (Route::Sessions, _) => sessions::create(self, &request).await,
             (Route::Session(id), _) => sessions::retrieve(self, &request, &id).await,
-            (Route::LaunchContext(_), _) => Err(Problem::not_found("This launch context")),
+            (Route::LaunchContext(id), _) => launch_contexts::retrieve(self, &request, &id).await,
             (
                 Route::Home
                 | Route::Health
                 | Route::Asset(_)
                 | Route::Jwks
                 | Route::Callback
+                | Route::EhrLaunch(_)
                 | Route::Connect(..),
                 _,
             ) => Err(Problem::not_found("This address")),

@@ -157,7 +157,12 @@ impl Operation {
             Route::Sessions => Some(Self::InitPatientSession),
             Route::Session(_) => Some(Self::RetrievePatientSession),
             Route::LaunchContext(_) => Some(Self::RetrieveLaunchContext),
-            Route::Home | Route::Asset(_) | Route::Jwks | Route::Callback | Route::Connect(..) => None,
+            Route::Home
+            | Route::Asset(_)
+            | Route::Jwks
+            | Route::Callback
+            | Route::EhrLaunch(_)
+            | Route::Connect(..) => None,
         }
     }
 

@@ -251,6 +251,12 @@ pub enum EhrClientTask {
         /// Scopes to ask for, instead of what the EHR announces; separated by blanks
         #[arg(long)]
         scopes: Option<String>,
+        /// Where your app is, when the EHR is to open it
+        #[arg(long, value_name = "URL")]
+        launch_url: Option<String>,
+        /// The workspace whose API keys your app has [default: the only one of the environment]
+        #[arg(long, value_name = "NAME")]
+        launch_workspace: Option<String>,
     },
     /// List the registrations
     List,

@@ -321,6 +321,7 @@ async fn register(app: &App, sandbox: &Sandbox) -> Result<(), Failure> {
         signing_algorithm: None,
         smart_version: SmartVersion::V1,
         scopes: None,
+        launch: None,
     };
     directory.ensure_client(client).await.map_err(failed)?;
     let source = NewSource {

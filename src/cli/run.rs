@@ -336,6 +336,8 @@ fn ehr_client(task: EhrClientTask) -> Result<Command, Failure> {
         signing_algorithm,
         smart_version,
         scopes,
+        launch_url,
+        launch_workspace,
     } = task
     else {
         return Ok(Command::EhrClientList);
@@ -358,5 +360,7 @@ fn ehr_client(task: EhrClientTask) -> Result<Command, Failure> {
         signing_algorithm: signing_algorithm.map(Into::into),
         smart_version: smart_version.map(Into::into),
         scopes: scopes.map(|text| text.split_whitespace().map(str::to_owned).collect()),
+        launch_url,
+        launch_workspace,
     })
 }

@@ -105,7 +105,7 @@ impl Config {
         let launch = root.table("launch", LaunchSettings::read);
         let pull = root.table("pull", PullSettings::read);
         let workspaces = registrations::read_workspaces(root);
-        let (ehr_clients, sources) = registrations::read_clients_and_sources(root);
+        let (ehr_clients, sources) = registrations::read_clients_and_sources(root, &workspaces);
         if let (Some(public_url), Some(listen)) = (&public_url, &listen) {
             compare(root, public_url, &listen.public);
         }

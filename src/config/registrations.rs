@@ -43,6 +43,8 @@ pub struct EhrClientSettings {
     pub scopes: Option<Vec<String>>,
     /// Where the browser is sent after a launch from inside the EHR.
     pub launch_url: Option<String>,
+    /// The workspace that such launches belong to; left out only when there is one of the environment.
+    pub launch_workspace: Option<String>,
 }
 
 /// One FHIR base URL to connect to.
@@ -121,9 +123,10 @@ struct Mentioned {
 /// The registrations and the sources that use them.
 pub(super) fn read_clients_and_sources(
     root: &mut Section<'_>,
+    workspaces: &[WorkspaceSettings],
 ) -> (Vec<EhrClientSettings>, Vec<SourceSettings>) {
     let mut mentioned = Vec::new();
-    let clients = root.entries("ehr_client", |section| read_client(section, &mut mentioned));
+    let clients = root.entries("ehr_client", |section| read_client(section, workspaces, &mut mentioned));
     let mut names = Vec::new();
     let mut addresses = Vec::new();
     let sources = root.entries("source", |section| {
@@ -147,7 +150,11 @@ pub(super) fn read_clients_and_sources(
     (clients, sources)
 }
 
-fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Option<EhrClientSettings> {
+fn read_client(
+    section: &mut Section<'_>,
+    workspaces: &[WorkspaceSettings],
+    mentioned: &mut Vec<Mentioned>,
+) -> Option<EhrClientSettings> {
     let name = section.required(&rules::name("name", "\"cerner\""));
     let vendor = section.required(&rules::keyword::<Vendor>("vendor"));
     let environment = section.required(&rules::keyword::<Environment>("environment"));
@@ -190,6 +197,7 @@ fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Opt
         section.optional(&rules::scopes("scopes", "[\"openid\", \"fhirUser\", \"patient/Patient.read\"]"));
     let launch_url =
         optional_endpoint(section, "launch_url", "\"https://app.clinic.example/start\"", environment);
+    let launch_workspace = read_launch_workspace(section, workspaces, environment);
     if let (Some(Vendor::Cerner | Vendor::CernerProvider), Some(AuthMethod::ClientSecretPost)) =
         (vendor, auth)
     {
@@ -210,7 +218,39 @@ fn read_client(section: &mut Section<'_>, mentioned: &mut Vec<Mentioned>) -> Opt
         smart_version,
         scopes,
         launch_url,
+        launch_workspace,
     })
+}
+
+/// The owner of launches from inside the EHR. Several workspaces cannot share one: an app of one would be opened with
+/// what only the other may read.
+fn read_launch_workspace(
+    section: &mut Section<'_>,
+    workspaces: &[WorkspaceSettings],
+    environment: Option<Environment>,
+) -> Option<String> {
+    const KEY: &str = "launch_workspace";
+    let name = section.optional(&rules::name(KEY, "\"sandbox\""));
+    let environment = environment?;
+    let fitting = workspaces.iter().filter(|known| known.environment == environment);
+    let names: Vec<&str> = fitting.map(|known| known.name.as_str()).collect();
+    let listed = || names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match &name {
+        Some(name) if !names.contains(&name.as_str()) => section.blame(
+            KEY,
+            format!("must be the name of a workspace of {environment}"),
+            "another name",
+            format!("known are {}", listed()),
+        ),
+        None if section.has("launch_url") && !section.has(KEY) && names.len() > 1 => section.blame(
+            KEY,
+            format!("must be given: there are several workspaces of {environment}"),
+            "nothing",
+            format!("write the one whose API keys the app at `launch_url` has: {}", listed()),
+        ),
+        _ => {}
+    }
+    name
 }
 
 /// The secret from one of its two keys; of two in different layers the higher one counts.

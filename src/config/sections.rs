@@ -137,6 +137,8 @@ pub struct LaunchSettings {
     pub attempt_lifetime: Duration,
     /// How long a link to the connect page works.
     pub session_lifetime: Duration,
+    /// How long the context of a launch from inside an EHR is kept.
+    pub context_lifetime: Duration,
 }
 
 /// Reading records.
@@ -316,8 +318,9 @@ impl LaunchSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let lifetimes = MINUTE..=HOUR * 24;
         let attempt = section.required(&rules::duration("attempt_lifetime", lifetimes.clone(), "\"60m\""));
-        let session = section.required(&rules::duration("session_lifetime", lifetimes, "\"30m\""));
-        Some(Self { attempt_lifetime: attempt?, session_lifetime: session? })
+        let session = section.required(&rules::duration("session_lifetime", lifetimes.clone(), "\"30m\""));
+        let context = section.required(&rules::duration("context_lifetime", lifetimes, "\"8h\""));
+        Some(Self { attempt_lifetime: attempt?, session_lifetime: session?, context_lifetime: context? })
     }
 }
 

@@ -10,6 +10,15 @@ use crate::secret::Secret;
 use crate::smart::Registration;
 use crate::store::{Table, json_value};
 
+/// Where an app is opened from inside the EHR.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchTarget {
+    /// The app's own address; the browser goes there when the launch is done.
+    pub url: String,
+    /// The workspace whose API keys may read the launches, by name. Left out, the only one of the environment.
+    pub workspace: Option<String>,
+}
+
 /// Registrations by id.
 pub(super) const EHR_CLIENTS: Table<EhrClient> = Table::new("ehr_clients.v1");
 
@@ -36,6 +45,9 @@ pub struct EhrClient {
     pub smart_version: SmartVersion,
     /// Instead of choosing from discovery.
     pub scopes: Option<Vec<String>>,
+    /// The app that the EHR opens with this registration, if it opens one.
+    #[serde(default)]
+    pub launch: Option<LaunchTarget>,
     /// When it was added.
     pub created_at: Timestamp,
 }
@@ -62,6 +74,8 @@ pub struct NewEhrClient {
     pub smart_version: SmartVersion,
     /// Instead of choosing from discovery.
     pub scopes: Option<Vec<String>>,
+    /// The app that the EHR opens with this registration, if it opens one.
+    pub launch: Option<LaunchTarget>,
 }
 
 impl EhrClient {
@@ -89,6 +103,7 @@ impl EhrClient {
             signing_algorithm: new.signing_algorithm,
             smart_version: new.smart_version,
             scopes: new.scopes,
+            launch: new.launch,
             created_at,
         }
     }

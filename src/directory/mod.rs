@@ -14,9 +14,10 @@ use crate::config::Environment;
 use crate::crypto::Random;
 use crate::id::{EhrClientId, Id as _, SourceId};
 use crate::smart::FhirBaseUrl;
+use crate::smart::vendors::VendorProfile;
 use crate::store::{Range, Reader, Store, StoreError};
 
-pub use ehr_clients::{EhrClient, NewEhrClient};
+pub use ehr_clients::{EhrClient, LaunchTarget, NewEhrClient};
 pub use search::fold;
 pub use sources::{NewSource, Source, reach_of};
 
@@ -55,14 +56,38 @@ pub struct Directory {
 #[derive(Debug, Default)]
 struct Known {
     sources: HashMap<SourceId, Arc<Source>>,
-    by_url: HashMap<(Environment, String), SourceId>,
+    /// More than one only when several registrations are used at the same server.
+    by_url: HashMap<(Environment, String), Vec<SourceId>>,
     clients: HashMap<EhrClientId, Arc<EhrClient>>,
 }
 
 impl Known {
     fn add_source(&mut self, source: Source) {
-        self.by_url.insert((source.environment, source.base.to_string()), source.id);
+        let there = self.by_url.entry((source.environment, source.base.to_string())).or_default();
+        if !there.contains(&source.id) {
+            there.push(source.id);
+        }
         self.sources.insert(source.id, Arc::new(source));
+    }
+
+    fn at(&self, environment: Environment, base: &FhirBaseUrl) -> impl Iterator<Item = &Arc<Source>> {
+        let there = self.by_url.get(&(environment, base.to_string()));
+        there.into_iter().flatten().filter_map(|id| self.sources.get(id))
+    }
+
+    /// Of the sources at one address the one for patients: a registration that opens an app in the EHR is the second
+    /// choice.
+    fn for_patients(&self, environment: Environment, base: &FhirBaseUrl) -> Option<&Arc<Source>> {
+        self.at(environment, base).min_by_key(|source| {
+            let client = self.clients.get(&source.ehr_client);
+            (client.is_none_or(|client| client.launch.is_some()), source.id)
+        })
+    }
+
+    fn is_offered(&self, source: &Source) -> bool {
+        let clinicians = VendorProfile::named(&source.vendor).is_some_and(|profile| profile.for_clinicians);
+        let chosen = self.for_patients(source.environment, &source.base);
+        !clinicians && chosen.is_some_and(|chosen| chosen.id == source.id)
     }
 }
 
@@ -86,12 +111,12 @@ impl Directory {
 
     /// Adds a source. Its discovery is the caller's business, before this.
     pub async fn add_source(&self, new: NewSource) -> Result<Arc<Source>, DirectoryError> {
-        if let Some(existing) = self.source_at(new.environment, &new.base) {
-            return Err(DirectoryError::SourceExists(existing.id));
-        }
         let client = self
             .client_named(&new.ehr_client)
             .ok_or_else(|| DirectoryError::NoEhrClient(new.ehr_client.clone()))?;
+        if let Some(existing) = self.same_source(&client, &new.base) {
+            return Err(DirectoryError::SourceExists(existing.id));
+        }
         if client.environment != new.environment {
             return Err(DirectoryError::OtherEnvironment(new.ehr_client));
         }
@@ -101,17 +126,29 @@ impl Directory {
 
     /// Adds the source, or brings the one with this base URL up to date: for what the configuration file lists.
     pub async fn ensure_source(&self, new: NewSource) -> Result<Arc<Source>, DirectoryError> {
-        let Some(existing) = self.source_at(new.environment, &new.base) else {
-            return self.add_source(new).await;
-        };
         let client = self
             .client_named(&new.ehr_client)
             .ok_or_else(|| DirectoryError::NoEhrClient(new.ehr_client.clone()))?;
+        let Some(existing) = self.same_source(&client, &new.base) else {
+            return self.add_source(new).await;
+        };
         if client.environment != new.environment {
             return Err(DirectoryError::OtherEnvironment(new.ehr_client));
         }
         let source = Source::from_new(existing.id, existing.created_at, &client, new);
         if *existing == source { Ok(existing) } else { self.keep_source(source).await }
+    }
+
+    /// The source that these words mean. At one address there is one for patients, whatever registration it uses, and one
+    /// more for each registration that opens an app in the EHR.
+    fn same_source(&self, client: &EhrClient, base: &FhirBaseUrl) -> Option<Arc<Source>> {
+        let known = self.read_known();
+        let opens_no_app = |source: &&Arc<Source>| {
+            known.clients.get(&source.ehr_client).is_none_or(|other| other.launch.is_none())
+        };
+        let own = known.at(client.environment, base).find(|source| source.ehr_client == client.id);
+        let patients = || known.at(client.environment, base).find(opens_no_app);
+        own.or_else(|| client.launch.is_none().then(patients).flatten()).cloned()
     }
 
     async fn keep_source(&self, source: Source) -> Result<Arc<Source>, DirectoryError> {
@@ -168,10 +205,23 @@ impl Directory {
         self.source(id).filter(|source| source.environment == environment)
     }
 
-    /// A source by its FHIR base URL.
+    /// A source by its FHIR base URL; the one for patients, where several registrations are used at one server.
     pub fn source_at(&self, environment: Environment, base: &FhirBaseUrl) -> Option<Arc<Source>> {
+        self.read_known().for_patients(environment, base).cloned()
+    }
+
+    /// The source with this FHIR base URL that uses this registration.
+    pub fn source_of(&self, client: &EhrClient, base: &FhirBaseUrl) -> Option<Arc<Source>> {
+        self.read_known().at(client.environment, base).find(|source| source.ehr_client == client.id).cloned()
+    }
+
+    /// All sources of an environment, newest first.
+    pub fn sources(&self, environment: Environment) -> Vec<Arc<Source>> {
         let known = self.read_known();
-        known.by_url.get(&(environment, base.to_string())).and_then(|id| known.sources.get(id)).cloned()
+        let mut sources: Vec<Arc<Source>> =
+            known.sources.values().filter(|source| source.environment == environment).cloned().collect();
+        sources.sort_by_key(|source| std::cmp::Reverse(source.id));
+        sources
     }
 
     /// A registration by its id.
@@ -191,14 +241,14 @@ impl Directory {
         all
     }
 
-    /// The sources of an environment that match every word of `query`, the best first; all of them, newest first, when
+    /// The sources of an environment that patients can choose and that match every word of `query`, the best first; all of them, newest first, when
     /// nothing is asked.
     pub fn search(&self, environment: Environment, query: &str) -> Vec<Arc<Source>> {
-        let mut sources: Vec<Arc<Source>> = {
+        let mut sources = self.sources(environment);
+        {
             let known = self.read_known();
-            known.sources.values().filter(|source| source.environment == environment).cloned().collect()
-        };
-        sources.sort_by_key(|source| std::cmp::Reverse(source.id));
+            sources.retain(|source| known.is_offered(source));
+        }
         search::rank(sources, query)
     }
 

@@ -14,7 +14,8 @@ use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
 use crate::smart::launch::Exchanged;
 use crate::smart::scopes::ScopeSet;
 use crate::smart::{
-    CallbackQuery, Departure, EhrServer, LaunchFailure, Launcher, Registration, Returned, StaleReturn,
+    CallbackQuery, Departure, EhrPatientId, EhrServer, Landing, LaunchFailure, Launcher, Origin,
+    Registration, Returned, StaleReturn,
 };
 use crate::store::{Change, StoreError};
 use crate::workspaces::{PatientSession, SessionMode, Sessions, sessions};
@@ -23,15 +24,6 @@ use crate::workspaces::{PatientSession, SessionMode, Sessions, sessions};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// A departure that fails again within this time is the same failure.
 const SAME_FAILURE: Duration = Duration::from_mins(1);
-
-/// A launch that has ended, well or not.
-#[derive(Debug, Clone)]
-pub struct Landed {
-    /// The journey.
-    pub session: PatientSessionId,
-    /// The outcome, kept as a connection.
-    pub connection: ConnectionId,
-}
 
 /// What an outcome is about.
 struct About<'a> {
@@ -62,13 +54,12 @@ impl Grants {
         let ehr_client = self.0.directory.source(source).map(|source| source.ehr_client);
         let parties = ehr_client.and_then(|client| Some((client, self.parties(source, client)?)));
         let Some((ehr_client, (server, registration))) = parties else {
-            let staff = "The source or its EHR client is no longer there. Who acts: you (the clinic).";
-            let failure =
-                LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned());
+            let failure = LaunchFailure::source_gone();
             return Ok(Err(self.note_departure_failure(session, source, None, failure).await?));
         };
-        let begun = self.0.launcher.begin(session.id, (source, &server), (ehr_client, &registration)).await;
-        match begun {
+        let origin = Origin::ConnectPage { session: session.id };
+        let (source_side, our_side) = ((source, &server), (ehr_client, &registration));
+        match self.0.launcher.begin(origin, None, source_side, our_side).await {
             Ok(departure) => Ok(Ok(departure)),
             Err(failure) => {
                 Ok(Err(self.note_departure_failure(session, source, Some(ehr_client), failure).await?))
@@ -81,7 +72,7 @@ impl Grants {
         &self,
         query: CallbackQuery,
         cookies: &[(String, String)],
-    ) -> Result<Landed, StaleReturn> {
+    ) -> Result<Landing, StaleReturn> {
         let Some(key) = self.0.launcher.attempt_key(&query) else { return Err(StaleReturn::Unknown) };
         let (finished, waiting) = watch::channel(false);
         let earlier = {
@@ -103,7 +94,7 @@ impl Grants {
         self.0.shutdown.spawn(async move {
             let landed = match grants.0.launcher.take_back(&query, &cookies).await {
                 Ok(returned) => grants.land(returned, query).await.map_err(StaleReturn::from),
-                Err(StaleReturn::Repeated { session, connection }) => Ok(Landed { session, connection }),
+                Err(StaleReturn::Repeated(landing)) => Ok(landing),
                 Err(stale) => Err(stale),
             };
             if first {
@@ -131,18 +122,23 @@ impl Grants {
             .await
     }
 
-    async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landed, StoreError> {
+    async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landing, StoreError> {
         let attempt = &returned.attempt;
         let returned_at = Some(self.0.clock.now());
         let outcome = if let Some((server, registration)) = self.parties(attempt.source, attempt.ehr_client) {
             self.0.launcher.finish(attempt, query, &server, &registration).await
         } else {
-            let staff =
-                "The source was removed while the patient was signing in. Who acts: you (the clinic).";
-            Err(LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned()))
+            Err(LaunchFailure::source_gone())
+        };
+        let (session, id) = match returned.landing {
+            Landing::Session { session, connection } => (session, connection),
+            Landing::Context { workspace, context } => {
+                self.keep_context(workspace, context, attempt, outcome).await?;
+                return Ok(returned.landing);
+            }
         };
         let about = About {
-            session: attempt.session,
+            session,
             source: attempt.source,
             ehr_client: attempt.ehr_client,
             requested: &attempt.requested,
@@ -150,10 +146,17 @@ impl Grants {
             returned_at,
         };
         let connection = match outcome {
-            Ok(exchanged) => self.keep(&about, &returned, exchanged).await?,
-            Err(failure) => self.keep_failure(&about, returned.connection, failure, Ends::Journey).await?,
+            Ok(exchanged) => {
+                if let Some(patient) = exchanged.patient.clone() {
+                    self.keep(&about, &returned, (id, patient), exchanged).await?
+                } else {
+                    let failure = LaunchFailure::no_patient(&exchanged.warnings);
+                    self.keep_failure(&about, id, failure, Ends::Journey).await?
+                }
+            }
+            Err(failure) => self.keep_failure(&about, id, failure, Ends::Journey).await?,
         };
-        Ok(Landed { session: attempt.session, connection })
+        Ok(Landing::Session { session, connection })
     }
 
     /// Connection, grant, what the session notes of it and the wish for a pull: one transaction.
@@ -161,6 +164,7 @@ impl Grants {
         &self,
         about: &About<'_>,
         returned: &Returned,
+        (id, ehr_patient): (ConnectionId, EhrPatientId),
         exchanged: Exchanged,
     ) -> Result<ConnectionId, StoreError> {
         let now = self.0.clock.now();
@@ -178,7 +182,7 @@ impl Grants {
             token_server: exchanged.token_server,
         };
         let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
-        let (id, attempt, ehr_patient) = (returned.connection, returned.attempt.clone(), exchanged.patient);
+        let returned = returned.clone();
         let (launcher, unwanted): (Launcher, Grant) = (self.0.launcher.clone(), grant.clone());
         let (way, announcements) = (about.way(), self.0.announcements.clone());
         let kept = self
@@ -208,6 +212,7 @@ impl Grants {
                     source,
                     ehr_client,
                     session: Some(session_id),
+                    launch_context: None,
                     status: ConnectionStatus::Active,
                     ehr_patient: Some(ehr_patient),
                     requested_scopes: requested,
@@ -218,7 +223,8 @@ impl Grants {
                 };
                 connection.put(change);
                 connection.note_attempt(change, session_id, now);
-                launcher.settle(change, &attempt, id, connection.id)?;
+                let landing = Landing::Session { session: session_id, connection: connection.id };
+                launcher.settle(change, &returned, landing)?;
                 grant::put(change, connection.id, &grant);
                 change.put(PULLS_WANTED, &connection.id.to_bytes(), &PullWanted { since: now });
                 let issued = Entry::Issued { refreshable: grant.refresh_token.is_some() };
@@ -342,6 +348,7 @@ impl Grants {
                         source,
                         ehr_client,
                         session: Some(session_id),
+                        launch_context: None,
                         status: ConnectionStatus::Failed,
                         ehr_patient: None,
                         requested_scopes: requested,

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::{
-    ConnectionId, EhrClientId, Id as _, PatientKey, PatientSessionId, ReferenceCode, SourceId, WorkspaceId,
+    ConnectionId, EhrClientId, Id as _, LaunchContextId, PatientKey, PatientSessionId, ReferenceCode,
+    SourceId, WorkspaceId,
 };
 use crate::smart::EhrPatientId;
 use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
@@ -62,6 +63,10 @@ pub struct Connection {
     pub ehr_client: EhrClientId,
     /// The journey it came from.
     pub session: Option<PatientSessionId>,
+    /// The launch from inside an EHR that it belongs to and ends with. Such a connection is of no patient of the app, and
+    /// no records of it are kept.
+    #[serde(default)]
+    pub launch_context: Option<LaunchContextId>,
     /// What it is good for.
     pub status: ConnectionStatus,
     /// The EHR's id of the patient whose record it is. Never another's: see the invariant on reconnecting.

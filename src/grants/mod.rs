@@ -5,7 +5,9 @@ mod announcements;
 mod arrivals;
 mod connections;
 mod custody;
+mod ehr_launches;
 mod grant;
+mod launch_contexts;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -23,12 +25,14 @@ use crate::smart::{Launcher, TokenClient};
 use crate::store::{Store, StoreError};
 
 pub use announcements::{Announcements, AttemptShape, SessionShape};
-pub use arrivals::Landed;
 pub use connections::{Connection, ConnectionStatus, FailureNote};
 pub use custody::{Access, AccessError};
+pub use ehr_launches::EhrDeparture;
 pub use grant::{Grant, PULLS_WANTED, PullWanted, remove_in};
+pub use launch_contexts::{LaunchContext, LaunchOutcome, Opened};
 
 use custody::{Fresh, Gate};
+use ehr_launches::Departures;
 
 /// Connections and their grants. Clones share them.
 #[derive(Clone)]
@@ -51,6 +55,8 @@ struct Inner {
     ended: AtomicU64,
     /// Launches that are being finished, by attempt, for a browser that comes twice.
     finishing: Mutex<HashMap<[u8; 16], watch::Receiver<bool>>>,
+    /// Launches from inside EHRs that begin.
+    departures: Mutex<Departures>,
     /// Tells the puller that a connection wants one.
     wanted: watch::Sender<u64>,
 }
@@ -87,6 +93,7 @@ impl Grants {
             gates: Mutex::default(),
             ended: AtomicU64::new(0),
             finishing: Mutex::default(),
+            departures: Mutex::default(),
             wanted: watch::Sender::new(0),
         }))
     }

@@ -92,6 +92,13 @@ impl Answer {
         self
     }
 
+    /// May be shown inside another page: only for pages on which there is nothing to press and nothing to learn.
+    #[must_use]
+    pub fn framable(mut self) -> Self {
+        self.0.extensions_mut().insert(Framable);
+        self
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.0.status()
@@ -104,25 +111,34 @@ impl Answer {
 
     /// The answer with the headers that every answer of ours has.
     pub fn finish(mut self, request_id: &RequestId, policy: HeaderPolicy) -> Response<Body> {
+        let framable = self.0.extensions().get::<Framable>().is_some();
         let headers = self.0.headers_mut();
         if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
             headers.insert(HeaderName::from_static("x-request-id"), id);
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         // Not `no-referrer` everywhere: it makes browsers send `Origin: null` with our own forms.
         headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
         headers.insert(
             HeaderName::from_static("cross-origin-opener-policy"),
             HeaderValue::from_static("same-origin"),
         );
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy.content_security()));
+        if framable {
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy.framable()));
+        } else {
+            headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy.content_security()));
+        }
         if policy == HeaderPolicy::Secure {
             headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
         }
         self.0
     }
 }
+
+/// Marks an answer that may be shown inside another page.
+#[derive(Debug, Clone, Copy)]
+struct Framable;
 
 /// How strict the common headers can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +150,15 @@ pub enum HeaderPolicy {
 }
 
 impl HeaderPolicy {
+    fn framable(self) -> &'static str {
+        match self {
+            Self::Secure => "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors https:",
+            Self::Loopback => {
+                "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors https: http:"
+            }
+        }
+    }
+
     // `form-action` also governs where a form's answer may redirect to, and a launch redirects to any hospital.
     fn content_security(self) -> &'static str {
         match self {

@@ -38,6 +38,8 @@ pub enum Route {
     Jwks,
     /// Where EHRs send patients back to: the redirect URI.
     Callback,
+    /// Where EHRs open apps: of this registration.
+    EhrLaunch(String),
     /// The hosted connect page.
     Connect(SessionToken, ConnectPage),
     /// Platform API: all patients.
@@ -104,7 +106,7 @@ pub enum Miss {
 }
 
 const READ: &[Method] = &[Method::GET, Method::HEAD];
-/// A HEAD would use an attempt up.
+/// A HEAD would use an attempt up, or begin one.
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const COLLECTION: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
@@ -130,6 +132,7 @@ impl Route {
             ["assets", name] => (READ, Self::Asset((*name).to_owned())),
             ["api", "auth", ".well-known", "jwks"] | [".well-known", "jwks.json"] => (READ, Self::Jwks),
             ["api", "auth", "smart", "callback"] => (GET, Self::Callback),
+            ["launch", client] => (GET, Self::EhrLaunch((*client).to_owned())),
             ["c", token, page @ ..] => {
                 let (allowed, page) = ConnectPage::parse(page)?;
                 (allowed, Self::Connect(SessionToken::new(*token), page))
@@ -161,6 +164,7 @@ impl Route {
             Self::Asset(name) => format!("/assets/{}", segment(name)),
             Self::Jwks => "/api/auth/.well-known/jwks".to_owned(),
             Self::Callback => "/api/auth/smart/callback".to_owned(),
+            Self::EhrLaunch(client) => format!("/launch/{}", segment(client)),
             Self::Connect(token, page) => format!("/c/{}{}", segment(token.expose()), page.path()),
             Self::Patients => "/patients".to_owned(),
             Self::Patient(id) => format!("/patients/{}", segment(id)),
@@ -181,9 +185,13 @@ impl Route {
     /// Who may come in. The public routes are named one by one; whatever is added needs a key until it says otherwise.
     pub fn guard(&self) -> Guard {
         match self {
-            Self::Home | Self::Health | Self::Asset(_) | Self::Jwks | Self::Callback | Self::Connect(..) => {
-                Guard::Public
-            }
+            Self::Home
+            | Self::Health
+            | Self::Asset(_)
+            | Self::Jwks
+            | Self::Callback
+            | Self::EhrLaunch(_)
+            | Self::Connect(..) => Guard::Public,
             Self::Patients
             | Self::Patient(_)
             | Self::PatientConnection(..)
@@ -206,6 +214,7 @@ impl Route {
             Self::Asset(_) => "asset",
             Self::Jwks => "jwks",
             Self::Callback => "callback",
+            Self::EhrLaunch(_) => "ehr-launch",
             Self::Connect(_, page) => page.name(),
             Self::Patients => "patients",
             Self::Patient(_) => "patient",
@@ -275,6 +284,7 @@ mod tests {
             Route::Asset("chartgate.css".to_owned()),
             Route::Jwks,
             Route::Callback,
+            Route::EhrLaunch("cerner".to_owned()),
             connect(ConnectPage::Start),
             connect(ConnectPage::Leaving(source)),
             connect(ConnectPage::Launch),
@@ -326,6 +336,7 @@ mod tests {
             "asset",
             "jwks",
             "callback",
+            "ehr-launch",
             "connect",
             "connect-leaving",
             "connect-launch",

@@ -123,6 +123,12 @@ pub enum DiscoveryError {
 }
 
 impl SmartConfiguration {
+    /// Whether the server says that it gives refresh tokens for as long as its user is there.
+    pub fn knows_online_access(&self) -> bool {
+        let listed = self.scopes_supported.iter().flatten().any(|scope| scope == "online_access");
+        listed || self.capabilities.iter().any(|capability| capability == "permission-online")
+    }
+
     /// Reads a `smart-configuration` (or OpenID configuration) of `base`.
     pub fn parse(body: &[u8], base: &FhirBaseUrl) -> Result<Self, DiscoveryError> {
         let document = json_object(body, MAX_SMART_CONFIGURATION)?;

@@ -23,7 +23,10 @@ mod whose_record;
 pub use discoverer::{DiscoverFailure, Discoverer};
 pub use ehr_error::FailureCode;
 pub use keys::SigningKeys;
-pub use launch::{CallbackQuery, Departure, LaunchAttempt, LaunchFailure, Launcher, Returned, StaleReturn};
+pub use launch::{
+    CallbackQuery, Departure, EhrLaunch, Landing, LaunchAttempt, LaunchFailure, Launcher, Lifetimes, Origin,
+    Returned, StaleReturn,
+};
 pub use patient::EhrPatientId;
 pub use scopes::{RESOURCE_TYPES, patient_words};
 pub use server::{EhrServer, Registration};

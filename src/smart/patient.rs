@@ -74,7 +74,7 @@ impl EhrPatientId {
 }
 
 /// Who signed in, from the claim `fhirUser` (or `profile`, its older name).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FhirUser {
     /// `Patient`, `RelatedPerson`, `Person`, `Practitioner` or `PractitionerRole`.
     pub resource_type: UserType,
@@ -85,7 +85,7 @@ pub struct FhirUser {
 }
 
 /// The types that `fhirUser` can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserType {
     /// The patient.
     Patient,
@@ -108,6 +108,17 @@ impl UserType {
             "Practitioner" => Some(Self::Practitioner),
             "PractitionerRole" => Some(Self::PractitionerRole),
             _ => None,
+        }
+    }
+
+    /// The name of the FHIR type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Patient => "Patient",
+            Self::RelatedPerson => "RelatedPerson",
+            Self::Person => "Person",
+            Self::Practitioner => "Practitioner",
+            Self::PractitionerRole => "PractitionerRole",
         }
     }
 }

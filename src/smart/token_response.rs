@@ -27,6 +27,9 @@ secret_type!(
     /// Binds the callback to a launch attempt.
     State);
 secret_type!(
+    /// Stands for the chart that is open in the EHR; comes with an EHR launch, and is good once.
+    LaunchHandle);
+secret_type!(
     /// Binds an id token to a launch attempt.
     Nonce);
 
@@ -56,6 +59,12 @@ pub struct TokenResponse {
     pub encounter: Option<FhirId>,
     /// `tenant`.
     pub tenant: Option<String>,
+    /// `need_patient_banner`: whether the app has to show whose record it shows. Absent means yes.
+    pub need_patient_banner: bool,
+    /// `intent`: what the EHR's user means to do.
+    pub intent: Option<String>,
+    /// `smart_style_url`: how the EHR looks. https only, for the app to read.
+    pub smart_style_url: Option<String>,
     /// Which optional members were there but unusable, for staff. Names only, never values.
     pub ignored: Vec<&'static str>,
 }
@@ -128,6 +137,9 @@ pub fn parse_token_response(body: &[u8]) -> Result<TokenResponse, TokenResponseE
         patient,
         encounter,
         tenant: reader.text("tenant").map(|text| bounded(text, 256)),
+        need_patient_banner: reader.flag("need_patient_banner").unwrap_or(true),
+        intent: reader.text("intent").map(|text| bounded(text, 256)),
+        smart_style_url: reader.https("smart_style_url"),
         ignored: reader.ignored,
     })
 }
@@ -152,6 +164,30 @@ impl<'m> Members<'m> {
                 None
             }
         }
+    }
+
+    /// Yes or no, also as text.
+    fn flag(&mut self, name: &'static str) -> Option<bool> {
+        match self.members.get(name)? {
+            Value::Bool(flag) => Some(*flag),
+            Value::String(text) if text == "true" => Some(true),
+            Value::String(text) if text == "false" => Some(false),
+            Value::Null => None,
+            Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                self.ignore(name);
+                None
+            }
+        }
+    }
+
+    /// An address that may be handed on.
+    fn https(&mut self, name: &'static str) -> Option<String> {
+        let text = self.text(name)?;
+        let good = text.len() <= 2048 && url::Url::parse(text).is_ok_and(|url| url.scheme() == "https");
+        if !good {
+            self.ignore(name);
+        }
+        good.then(|| text.to_owned())
     }
 
     /// An id, which some servers write as a number.
@@ -282,6 +318,7 @@ mod tests {
         assert_eq!(found.patient.as_ref().map(EhrPatientId::as_str), Some("12724066"));
         assert_eq!(found.scope.as_ref().map(ScopeSet::len), Some(2));
         assert_eq!(found.ignored, Vec::<&str>::new());
+        assert!(found.need_patient_banner);
         let printed = format!("{found:?}");
         for secret in ["at-1", "rt-1", "a.b.c", "12724066", "97953489"] {
             assert!(!printed.contains(secret), "{printed}");
@@ -331,6 +368,25 @@ mod tests {
         assert_eq!(by_reference.encounter.as_ref().map(FhirId::as_str), Some("2"));
         let by_number = parse(&json!({"patient": -201_400})).expect("a success");
         assert_eq!(by_number.patient.as_ref().map(EhrPatientId::as_str), Some("-201400"));
+    }
+
+    #[test]
+    fn what_an_ehr_launch_adds_is_read_and_nothing_odd_is_handed_on() {
+        let found = parse(&json!({
+            "need_patient_banner": false, "intent": "reconcile-medications", "smart_style_url": "https://s.example/1.json",
+        }))
+        .expect("a success");
+        assert!(!found.need_patient_banner);
+        assert_eq!(found.intent.as_deref(), Some("reconcile-medications"));
+        assert_eq!(found.smart_style_url.as_deref(), Some("https://s.example/1.json"));
+        assert!(!parse(&json!({"need_patient_banner": "false"})).expect("a success").need_patient_banner);
+        for odd in
+            [json!("javascript:alert(1)"), json!("http://s.example/1.json"), json!("/1.json"), json!(1)]
+        {
+            let found = parse(&json!({"smart_style_url": odd, "need_patient_banner": 0})).expect("a success");
+            assert_eq!((found.smart_style_url, found.need_patient_banner), (None, true), "{odd}");
+            assert_eq!(found.ignored, ["need_patient_banner", "smart_style_url"]);
+        }
     }
 
     #[test]

@@ -89,6 +89,20 @@ impl FhirBaseUrl {
         }
     }
 
+    /// Whether the `iss` of an EHR launch names this base. It may be in capitals where case does not count, name the
+    /// default port, and end with one slash; any other spelling, however a server would read it, is another address.
+    pub fn is_named_by(&self, iss: &str) -> bool {
+        let Some((scheme, rest)) = iss.split_once("://") else { return false };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (scheme, mut authority) = (scheme.to_ascii_lowercase(), authority.to_ascii_lowercase());
+        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        if let Some(host) = authority.strip_suffix(default_port) {
+            authority.truncate(host.len());
+        }
+        format!("{scheme}://{authority}") == self.origin
+            && path.strip_suffix('/').unwrap_or(path) == self.path
+    }
+
     /// An address below this base, made by text: `base/` and then `relative` as it is, so that an opaque query keeps
     /// its spelling. A `relative` that begins with `?` asks the base itself. Refuses what would leave the base.
     pub fn join(&self, relative: &str) -> Result<Url, BadUrl> {
@@ -336,6 +350,54 @@ mod tests {
         let json = serde_json::to_string(&base).expect("json");
         assert_eq!(json, "\"https://fhir-myrecord.cerner.com/r4/-c6Xwd-UlrvkHnaNj_A8a\"");
         assert_eq!(serde_json::from_str::<FhirBaseUrl>(&json).expect("a base"), base);
+    }
+
+    #[test]
+    fn an_iss_names_a_base_in_few_spellings_and_no_look_alike_does() {
+        let tenant = base("https://h.example/r4/AbC");
+        for same in [
+            "https://h.example/r4/AbC",
+            "https://h.example/r4/AbC/",
+            "HTTPS://H.Example/r4/AbC",
+            "https://h.example:443/r4/AbC",
+        ] {
+            assert!(tenant.is_named_by(same), "{same}");
+        }
+        for other in [
+            "",
+            "https://h.example",
+            "https://h.example/r4/abc",
+            "https://h.example/r4/AbC//",
+            "https://h.example/r4/AbC/metadata",
+            "https://h.example/r4/AbC?x=1",
+            "https://h.example/r4/AbC#x",
+            "https://h.example/r4/%41bC",
+            "https://h%2Eexample/r4/AbC",
+            "https://h.example/r4/./AbC",
+            "https://h.example/r4/x/../AbC",
+            "https://h.example/r4/AbC/..",
+            "https://h.example\\r4\\AbC",
+            "http://h.example/r4/AbC",
+            "http://h.example:443/r4/AbC",
+            "https://h.example:8443/r4/AbC",
+            "https://h.example:0443/r4/AbC",
+            "https://h.example:/r4/AbC",
+            "https://h.example./r4/AbC",
+            "https://user@h.example/r4/AbC",
+            "https://h.example@evil.example/r4/AbC",
+            "https://evil.example/https://h.example/r4/AbC",
+            "https://h.example.evil.example/r4/AbC",
+            "https://h.\u{435}xample/r4/AbC",
+            " https://h.example/r4/AbC",
+            "//h.example/r4/AbC",
+        ] {
+            assert!(!tenant.is_named_by(other), "{other}");
+        }
+        let here = base("http://127.0.0.1:8080/fhir");
+        assert!(
+            here.is_named_by("http://127.0.0.1:8080/fhir/") && !here.is_named_by("http://127.0.0.1/fhir")
+        );
+        assert!(base("https://h.example").is_named_by("https://h.example/"));
     }
 
     #[test]

@@ -98,6 +98,21 @@ impl Workspaces {
         self.store.read(move |view| view.get(WORKSPACES, &id.to_bytes())).await
     }
 
+    /// Who owns the launches that begin inside an EHR: the named workspace, or the only one of the environment. `None`
+    /// when nobody can say.
+    pub async fn owner_of_launches(
+        &self,
+        environment: Environment,
+        name: Option<&str>,
+    ) -> Result<Option<Workspace>, StoreError> {
+        if let Some(name) = name {
+            return Ok(self.named(name).await?.filter(|found| found.environment == environment));
+        }
+        let mut fitting = self.all().await?;
+        fitting.retain(|workspace| workspace.environment == environment);
+        Ok(if fitting.len() == 1 { fitting.pop() } else { None })
+    }
+
     /// All of them, oldest first; a box has a handful.
     pub async fn all(&self) -> Result<Vec<Workspace>, StoreError> {
         let rows = self.store.read(|view| view.rows(WORKSPACES, &Range::of(b""))).await?;

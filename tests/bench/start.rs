@@ -114,6 +114,7 @@ fn connection(random: &Random, at: Timestamp) -> Connection {
         source: random.id(at),
         ehr_client: random.id(at),
         session: None,
+        launch_context: None,
         status: ConnectionStatus::Active,
         ehr_patient: EhrPatientId::parse("12724066").ok(),
         requested_scopes: scopes.clone(),

@@ -274,6 +274,7 @@ async fn register(app: &App, base: &str) -> SourceId {
         signing_algorithm: None,
         smart_version: SmartVersion::V1,
         scopes: None,
+        launch: None,
     };
     directory.ensure_client(client).await.expect("a registration");
     let source = NewSource {

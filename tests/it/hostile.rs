@@ -137,6 +137,13 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
+fn connection_of(landing: chartgate::smart::Landing) -> ConnectionId {
+    match landing {
+        chartgate::smart::Landing::Session { connection, .. } => connection,
+        chartgate::smart::Landing::Context { .. } => panic!("a patient's journey lands in a session"),
+    }
+}
+
 async fn world() -> World {
     let (base, hospital) = hospital().await;
     let dir = tempfile::tempdir().expect("it works");
@@ -183,6 +190,7 @@ async fn world() -> World {
             signing_algorithm: None,
             smart_version: SmartVersion::V1,
             scopes: None,
+            launch: None,
         })
         .await
         .expect("it works");
@@ -240,7 +248,7 @@ impl World {
             error: None,
             iss: None,
         };
-        grants.callback(query, &[departure.cookie]).await.expect("it works").connection
+        connection_of(grants.callback(query, &[departure.cookie]).await.expect("it works"))
     }
     fn next(&self, hold: bool, status: u16, body: &str) {
         self.hospital.answers.lock().expect("it works").push_back((hold, status, body.to_owned()));
@@ -448,7 +456,7 @@ async fn a_repeated_callback_waits_for_the_first_even_when_the_first_browser_lef
         first.abort();
         let _ = first.await;
         let landed = grants.callback(query(), &[departure.cookie]).await.expect("it works");
-        if w.status(landed.connection).await.is_none() {
+        if w.status(connection_of(landed)).await.is_none() {
             lost += 1;
         }
     }
@@ -472,6 +480,7 @@ async fn another_registration_does_not_receive_or_end_an_old_grant() {
             signing_algorithm: None,
             smart_version: SmartVersion::V1,
             scopes: None,
+            launch: None,
         })
         .await
         .expect("it works");

@@ -113,6 +113,7 @@ async fn nothing_of_the_sandbox_meets_anything_live() {
         signing_algorithm: None,
         smart_version: SmartVersion::V1,
         scopes: None,
+        launch: None,
     };
     directory.add_client(client).await.expect("added");
     // A live source never reaches this machine, whatever its list said.

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ATTEMPT, CallbackQuery, LaunchAttempt, Launcher};
+use super::{ATTEMPT, CallbackQuery, LaunchAttempt, Launcher, Origin};
 use crate::clock::Timestamp;
 use crate::crypto::from_base64url;
-use crate::id::{ConnectionId, PatientSessionId};
+use crate::id::{ConnectionId, LaunchContextId, PatientSessionId, WorkspaceId};
 use crate::store::{Change, Range, Reader as _, StoreError, Table, Value as _, json_value};
 
 /// Attempts that were used, by the digest of their state.
@@ -16,18 +16,38 @@ const USED_BY_TIME: Table<()> = Table::new("used_attempts_by_time.v1");
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct UsedAttempt {
     at: Timestamp,
-    connection: ConnectionId,
-    session: PatientSessionId,
+    #[serde(flatten)]
+    landing: Landing,
 }
 json_value!(UsedAttempt);
 
+/// Where the outcome of an attempt is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Landing {
+    /// A patient's.
+    Session {
+        /// The journey.
+        session: PatientSessionId,
+        /// The outcome, kept as a connection.
+        connection: ConnectionId,
+    },
+    /// That of a launch from inside an EHR.
+    Context {
+        /// The owner.
+        workspace: WorkspaceId,
+        /// The outcome.
+        context: LaunchContextId,
+    },
+}
+
 /// An attempt that came back for the first and only time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Returned {
     /// The attempt.
     pub attempt: LaunchAttempt,
-    /// The id under which its outcome will be found.
-    pub connection: ConnectionId,
+    /// Where its outcome will be found.
+    pub landing: Landing,
 }
 
 /// A browser that came back without a usable attempt. Nothing was sent anywhere.
@@ -38,15 +58,10 @@ pub enum StaleReturn {
     Unknown,
     /// The attempt is older than attempts live.
     #[error("the launch attempt is too old")]
-    TooOld(PatientSessionId),
+    TooOld(Origin),
     /// The attempt was used already: a second click, the back button, a reload.
     #[error("the launch attempt was used already")]
-    Repeated {
-        /// The journey.
-        session: PatientSessionId,
-        /// Where the outcome of the first time is found.
-        connection: ConnectionId,
-    },
+    Repeated(Landing),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,41 +88,42 @@ impl Launcher {
         });
         let attempt = opened.ok_or(StaleReturn::Unknown)?;
         let now = self.clock.now();
-        if now.since(attempt.started_at) > self.attempt_lifetime {
-            return Err(StaleReturn::TooOld(attempt.session));
+        if now.since(attempt.started_at) > self.attempt_lifetime() {
+            return Err(StaleReturn::TooOld(attempt.origin));
         }
-        let used = UsedAttempt { at: now, connection: self.random.id(now), session: attempt.session };
-        let oldest_kept = now.before(self.attempt_lifetime * 2);
-        let connection = self
-            .store
+        let landing = match attempt.origin {
+            Origin::ConnectPage { session } => Landing::Session { session, connection: self.random.id(now) },
+            Origin::Ehr { workspace } => {
+                Landing::Context { workspace, context: LaunchContextId::from_random(self.random.bytes()) }
+            }
+        };
+        let used = UsedAttempt { at: now, landing };
+        let oldest_kept = now.before(self.attempt_lifetime() * 2);
+        self.store
             .write(move |change| {
                 if let Some(first) = change.get(USED, &place)? {
-                    return Err(StaleReturn::Repeated {
-                        session: first.session,
-                        connection: first.connection,
-                    });
+                    return Err(StaleReturn::Repeated(first.landing));
                 }
                 clear_old(change, oldest_kept)?;
                 change.put(USED, &place, &used);
                 change.put(USED_BY_TIME, &time_key(used.at, &place), &());
-                Ok(used.connection)
+                Ok(())
             })
             .await?;
-        Ok(Returned { attempt, connection })
+        Ok(Returned { attempt, landing })
     }
 
-    /// Notes under which connection an attempt's outcome is kept, when it is not the one foreseen, as part of that write.
+    /// Notes where an attempt's outcome is kept, when it is not as foreseen, as part of that write.
     pub fn settle(
         &self,
         change: &mut Change<'_>,
-        attempt: &LaunchAttempt,
-        foreseen: ConnectionId,
-        connection: ConnectionId,
+        returned: &Returned,
+        landing: Landing,
     ) -> Result<(), StoreError> {
-        if foreseen != connection {
-            let place = self.place(&attempt.state);
+        if returned.landing != landing {
+            let place = self.place(&returned.attempt.state);
             if let Some(used) = change.get(USED, &place)? {
-                change.put(USED, &place, &UsedAttempt { connection, ..used });
+                change.put(USED, &place, &UsedAttempt { landing, ..used });
             }
         }
         Ok(())

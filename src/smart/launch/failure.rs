@@ -40,6 +40,26 @@ impl LaunchFailure {
         Self { code, patient: code.patient_text(), who, staff, correlation_id: None, more_information: None }
     }
 
+    /// An operator took away what the launch needs.
+    pub fn source_gone() -> Self {
+        let staff = "The source or its EHR client is no longer there. Who acts: you (the clinic).";
+        Self::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff.to_owned())
+    }
+
+    /// Access was given, but to whose record is not known.
+    pub fn no_patient(warnings: &[String]) -> Self {
+        let mut staff = "The hospital gave access but did not say to whose record: no `patient` in the token response and no \
+                         usable `fhirUser`. Who acts: you (the clinic): add `fhirUser` (and `openid`) to the app's scopes at \
+                         the vendor."
+            .to_owned();
+        for warning in warnings {
+            staff.push_str(" Also: ");
+            staff.push_str(warning);
+            staff.push('.');
+        }
+        Self::ours(FailureCode::MissingPatientContext, WhoActs::Clinic, staff)
+    }
+
     pub(super) fn from_exchange(failure: &TokenFailure) -> Self {
         match failure {
             TokenFailure::Refused { error, .. } => Self::from_ehr(error, Stage::Token),
@@ -88,17 +108,4 @@ pub(super) fn setup_failure(staff: String) -> LaunchFailure {
         patient: PatientText::SetupProblem,
         ..LaunchFailure::ours(FailureCode::SourceUnavailable, WhoActs::Clinic, staff)
     }
-}
-
-pub(super) fn no_patient(warnings: &[String]) -> LaunchFailure {
-    let mut staff = "The hospital gave access but did not say to whose record: no `patient` in the token response and no \
-                     usable `fhirUser`. Who acts: you (the clinic): add `fhirUser` (and `openid`) to the app's scopes at \
-                     the vendor."
-        .to_owned();
-    for warning in warnings {
-        staff.push_str(" Also: ");
-        staff.push_str(warning);
-        staff.push('.');
-    }
-    LaunchFailure::ours(FailureCode::MissingPatientContext, WhoActs::Clinic, staff)
 }

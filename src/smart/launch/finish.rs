@@ -1,7 +1,6 @@
 //! The end of a launch: the code is exchanged, and who signed in is checked.
 
-use super::failure::no_patient;
-use super::{CallbackQuery, LaunchAttempt, LaunchFailure, Launcher};
+use super::{CallbackQuery, LaunchAttempt, LaunchFailure, Launcher, Origin};
 use crate::clock::Timestamp;
 use crate::crypto::Jws;
 use crate::smart::ehr_error::{EhrError, FailureCode, Stage, WhoActs};
@@ -11,6 +10,7 @@ use crate::smart::id_token::{
 use crate::smart::patient::{EhrPatientId, FhirUser, PatientResolution, resolve_patient};
 use crate::smart::server::{EhrServer, Registration, TokenServer};
 use crate::smart::token_response::{IdToken, TokenResponse};
+use crate::smart::url::FhirBaseUrl;
 use crate::smart::whose_record::ask;
 
 /// A grant as it came, checked.
@@ -20,8 +20,12 @@ pub struct Exchanged {
     pub tokens: TokenResponse,
     /// When they came.
     pub received_at: Timestamp,
-    /// Whose record it is.
-    pub patient: EhrPatientId,
+    /// Whose record it is, when the server said so. An app can be opened in an EHR without a chart.
+    pub patient: Option<EhrPatientId>,
+    /// Who signed in.
+    pub user: Option<FhirUser>,
+    /// Where the access may be used.
+    pub base: FhirBaseUrl,
     /// Where to refresh.
     pub token_server: TokenServer,
     /// Things staff should know although it worked.
@@ -66,19 +70,21 @@ impl Launcher {
             }
             None => None,
         };
-        let user: Option<&FhirUser> = claims.as_ref().and_then(|claims| claims.fhir_user.as_ref());
-        let patient = match resolve_patient(tokens.patient.as_ref(), user, server.profile.ask_for_patient) {
-            PatientResolution::Known { id, .. } => id,
-            PatientResolution::AskServer(question) => {
+        let user = claims.and_then(|claims| claims.fhir_user);
+        let resolution =
+            resolve_patient(tokens.patient.as_ref(), user.as_ref(), server.profile.ask_for_patient);
+        let patient = match (resolution, attempt.origin) {
+            (PatientResolution::Known { id, .. }, _) => Some(id),
+            (PatientResolution::AskServer(question), Origin::ConnectPage { .. }) => {
                 let asked = ask(self.tokens.outbound(), server, &tokens.access_token, &question).await;
-                asked.map_err(|reason| {
-                    warnings.push(reason);
-                    no_patient(&warnings)
-                })?
+                asked.map_err(|reason| warnings.push(reason)).ok()
             }
-            PatientResolution::Missing => return Err(no_patient(&warnings)),
+            // An app that was opened without a chart is about nobody.
+            (PatientResolution::AskServer(_), Origin::Ehr { .. }) | (PatientResolution::Missing, _) => None,
         };
-        Ok(Exchanged { tokens, received_at, patient, token_server: attempt.token_server.clone(), warnings })
+        let token_server = attempt.token_server.clone();
+        let base = server.base.clone();
+        Ok(Exchanged { tokens, received_at, patient, user, base, token_server, warnings })
     }
 
     /// Believes an id token or refuses the launch. A key that nobody has published (seen at Oracle Health) is asked for

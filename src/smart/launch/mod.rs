@@ -1,6 +1,6 @@
-//! The launch: from the patient's click to a checked token response.
+//! The launch: from the patient's click, or from the button inside the EHR, to a checked token response.
 //!
-//! A launch attempt waits in the patient's own browser, sealed in a cookie, until the EHR sends the browser back. So an
+//! A launch attempt waits in the user's own browser, sealed in a cookie, until the EHR sends the browser back. So an
 //! attempt is bound to the browser that started it, survives a restart of ours, and a link that is only looked at leaves
 //! nothing behind. What is kept here is which attempts were used: each is good once, for an hour.
 
@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Timestamp};
 use crate::crypto::{Random, base64url};
-use crate::id::{EhrClientId, PatientSessionId, SourceId};
+use crate::id::{EhrClientId, PatientSessionId, SourceId, WorkspaceId};
 use crate::smart::discoverer::Discoverer;
 use crate::smart::pkce::CodeVerifier;
-use crate::smart::scopes::{LaunchMode, RESOURCE_TYPES, ScopeSet, choose};
+use crate::smart::scopes::{LaunchMode, RESOURCE_TYPES, choose, listed};
 use crate::smart::server::{EhrServer, Registration, TokenServer};
-use crate::smart::token_response::{AuthorizationCode, Nonce, OAuthError, State};
+use crate::smart::token_response::{AuthorizationCode, LaunchHandle, Nonce, OAuthError, State};
 use crate::smart::tokens::TokenClient;
 use crate::smart::url::JwksUri;
 use crate::store::{Store, Table, json_value};
 
-pub use attempts::{Returned, StaleReturn};
+pub use attempts::{Landing, Returned, StaleReturn};
 pub use failure::LaunchFailure;
 pub use finish::Exchanged;
 
@@ -36,13 +36,41 @@ const ATTEMPT: Table<LaunchAttempt> = Table::new("launch_attempt.cookie");
 const MOST_COOKIE: usize = 3_800;
 /// Cookies of attempts begin with this, after the prefix that a secure origin adds.
 pub const ATTEMPT_COOKIE: &str = "cg_launch_";
+/// The same for launches from inside an EHR, whose cookies must work in the EHR's frame.
+pub const EHR_ATTEMPT_COOKIE: &str = "cg_ehr_launch_";
+
+/// Where a launch begins, and to whom its outcome belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Origin {
+    /// On the connect page, in a patient's session.
+    ConnectPage {
+        /// The journey.
+        session: PatientSessionId,
+    },
+    /// Inside the EHR. The app of this workspace learns what came of it.
+    Ehr {
+        /// The owner.
+        workspace: WorkspaceId,
+    },
+}
+
+/// What the EHR adds when it opens an app.
+#[derive(Debug, Clone)]
+pub struct EhrLaunch {
+    /// The FHIR base URL, checked to be the source's, in the EHR's own spelling: that is the one it expects back.
+    pub iss: String,
+    /// To be given back as it is.
+    pub launch: LaunchHandle,
+}
 
 /// What is remembered of a launch from the redirect to the callback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchAttempt {
-    /// The journey.
-    pub session: PatientSessionId,
-    /// Where the patient went. The code is exchanged there and nowhere else.
+    /// Where it began.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// Where the browser went. The code is exchanged there and nowhere else.
     pub source: SourceId,
     /// Our registration there.
     pub ehr_client: EhrClientId,
@@ -82,7 +110,16 @@ pub struct CallbackQuery {
     pub iss: Option<String>,
 }
 
-/// Takes patients through launches.
+/// How long launches may take, and what comes of them lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetimes {
+    /// From the departure to the way back.
+    pub attempt: Duration,
+    /// Of what an app can ask about a launch from inside an EHR.
+    pub context: Duration,
+}
+
+/// Takes people through launches.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     store: Store,
@@ -91,7 +128,7 @@ pub struct Launcher {
     clock: Clock,
     random: Random,
     redirect_uri: String,
-    attempt_lifetime: Duration,
+    lifetimes: Lifetimes,
 }
 
 impl Launcher {
@@ -103,9 +140,9 @@ impl Launcher {
         clock: Clock,
         random: Random,
         redirect_uri: String,
-        attempt_lifetime: Duration,
+        lifetimes: Lifetimes,
     ) -> Self {
-        Self { store, discoverer, tokens, clock, random, redirect_uri, attempt_lifetime }
+        Self { store, discoverer, tokens, clock, random, redirect_uri, lifetimes }
     }
 
     /// The discovery this launcher uses.
@@ -115,13 +152,19 @@ impl Launcher {
 
     /// How long an attempt lives.
     pub fn attempt_lifetime(&self) -> Duration {
-        self.attempt_lifetime
+        self.lifetimes.attempt
     }
 
-    /// Prepares a departure: discovery, scopes, state, nonce, PKCE. Stores nothing.
+    /// How long what came of a launch from inside an EHR is kept.
+    pub fn context_lifetime(&self) -> Duration {
+        self.lifetimes.context
+    }
+
+    /// Prepares a departure: discovery, scopes, state, nonce, PKCE. Stores nothing. `launch` goes with [`Origin::Ehr`].
     pub async fn begin(
         &self,
-        session: PatientSessionId,
+        origin: Origin,
+        launch: Option<EhrLaunch>,
         source: (SourceId, &EhrServer),
         client: (EhrClientId, &Registration),
     ) -> Result<Departure, LaunchFailure> {
@@ -130,18 +173,22 @@ impl Launcher {
         let token_server = TokenServer::choose(server, &found, registration).map_err(|misfit| {
             setup_failure(format!("Nobody was sent to the hospital: {misfit}. Who acts: you (the clinic)."))
         })?;
+        let mode = match &launch {
+            None => LaunchMode::Standalone,
+            Some(_) => LaunchMode::Ehr { online: found.knows_online_access() },
+        };
         let requested = match &registration.scopes {
-            Some(scopes) => ScopeSet::parse(&scopes.join(" ")),
+            Some(scopes) => listed(scopes, mode),
             None => choose(
                 &RESOURCE_TYPES,
                 registration.smart_version,
                 found.scopes_supported.as_deref(),
-                LaunchMode::Standalone,
+                mode,
                 server.profile,
             ),
         };
         let attempt = LaunchAttempt {
-            session,
+            origin,
             source,
             ehr_client,
             requested: requested.to_string(),
@@ -167,7 +214,11 @@ impl Launcher {
                 .append_pair("code_challenge_method", "S256")
                 .append_pair("nonce", attempt.nonce.expose());
             if server.overrides.send_aud.unwrap_or(server.profile.send_aud) {
-                query.append_pair("aud", &server.base.to_string());
+                let audience = launch.as_ref().map_or_else(|| server.base.to_string(), |one| one.iss.clone());
+                query.append_pair("aud", &audience);
+            }
+            if let Some(launch) = &launch {
+                query.append_pair("launch", launch.launch.expose());
             }
         }
         let place = self.place(&attempt.state);
@@ -180,7 +231,8 @@ impl Launcher {
                     .to_owned(),
             ));
         }
-        let name = format!("{ATTEMPT_COOKIE}{:x}_{}", attempt.started_at.seconds(), self.random.hex::<4>());
+        let prefix = if launch.is_some() { EHR_ATTEMPT_COOKIE } else { ATTEMPT_COOKIE };
+        let name = format!("{prefix}{:x}_{}", attempt.started_at.seconds(), self.random.hex::<4>());
         Ok(Departure { location: location.into(), cookie: (name, value) })
     }
 

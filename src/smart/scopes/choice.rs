@@ -10,7 +10,10 @@ pub enum LaunchMode {
     /// The patient, from our page.
     Standalone,
     /// The EHR, with an `iss` and a `launch` value.
-    Ehr,
+    Ehr {
+        /// The server knows `online_access`.
+        online: bool,
+    },
 }
 
 /// Chooses the scopes of an authorization request: identity, launch context, offline access, then one scope for each of
@@ -27,11 +30,12 @@ pub fn choose(
     launch: LaunchMode,
     profile: &VendorProfile,
 ) -> ScopeSet {
-    let context = match launch {
-        LaunchMode::Ehr => Some("launch"),
-        LaunchMode::Standalone => profile.launch_patient.then_some("launch/patient"),
+    let (context, lasting) = match launch {
+        // What begins in the EHR ends with the EHR's own session.
+        LaunchMode::Ehr { online } => (Some("launch"), online.then_some("online_access")),
+        LaunchMode::Standalone => (profile.launch_patient.then_some("launch/patient"), profile.offline_scope),
     };
-    let special = ["openid", "fhirUser"].into_iter().chain(context).chain(profile.offline_scope);
+    let special = ["openid", "fhirUser"].into_iter().chain(context).chain(lasting);
     let offer = Offer::read(supported.unwrap_or_default());
     let resources: Vec<Scope> = if profile.wildcard && offer.allows_wildcard() {
         vec![Scope::on("*", Permissions::READ_SEARCH, version)]
@@ -44,6 +48,20 @@ pub fn choose(
             .collect()
     };
     special.filter_map(|text| Scope::parse(text).ok()).chain(resources).collect()
+}
+
+/// The scopes that a registration lists, as one kind of launch can send them: `launch` is refused without a launch value,
+/// and with one there is nothing left for the server to ask.
+pub fn listed(scopes: &[String], launch: LaunchMode) -> ScopeSet {
+    let listed = ScopeSet::parse(&scopes.join(" "));
+    let rest = |keep: fn(&str) -> bool| listed.iter().filter(move |scope| keep(scope.as_str())).cloned();
+    match launch {
+        LaunchMode::Standalone => rest(|scope| scope != "launch").collect(),
+        LaunchMode::Ehr { .. } => {
+            let own = rest(|scope| scope != "launch" && !scope.starts_with("launch/"));
+            Scope::parse("launch").into_iter().chain(own).collect()
+        }
+    }
 }
 
 /// The patient-level resource scopes of `scopes_supported` that have no query: a narrowed scope is never asked for.
@@ -163,9 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn an_ehr_launch_asks_for_launch_and_never_for_launch_patient() {
-        let set = choose(&["Patient"], SmartVersion::V1, None, LaunchMode::Ehr, profile("cerner"));
-        assert!(set.contains("launch") && !set.contains("launch/patient"));
+    fn an_ehr_launch_asks_for_launch_and_for_no_longer_than_the_ehr_is_open() {
+        let asked = |online| {
+            let launch = LaunchMode::Ehr { online };
+            choose(&["Patient"], SmartVersion::V1, None, launch, profile("nextgen")).to_string()
+        };
+        assert_eq!(asked(false), "openid fhirUser launch patient/*.read");
+        assert_eq!(asked(true), "openid fhirUser launch online_access patient/*.read");
+    }
+
+    #[test]
+    fn a_registrations_own_list_serves_both_kinds_of_launch() {
+        let list =
+            ["openid", "launch/patient", "launch", "offline_access", "user/Patient.read"].map(str::to_owned);
+        let standalone = listed(&list, LaunchMode::Standalone).to_string();
+        assert_eq!(standalone, "openid launch/patient offline_access user/Patient.read");
+        let ehr = listed(&list, LaunchMode::Ehr { online: true }).to_string();
+        assert_eq!(ehr, "launch openid offline_access user/Patient.read");
+        assert_eq!(listed(&list[..2], LaunchMode::Ehr { online: false }).to_string(), "launch openid");
     }
 
     #[test]

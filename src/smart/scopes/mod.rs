@@ -4,7 +4,7 @@
 mod choice;
 mod report;
 
-pub use choice::{LaunchMode, choose};
+pub use choice::{LaunchMode, choose, listed};
 pub use report::{Access, ScopeReport, TypeAccess, compare};
 
 use std::fmt;

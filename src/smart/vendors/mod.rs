@@ -40,6 +40,8 @@ pub struct VendorProfile {
     pub smart_version: SmartVersion,
     /// Ask for `patient/*` instead of naming the types.
     pub wildcard: bool,
+    /// The host is for clinicians: patients cannot sign in there.
+    pub for_clinicians: bool,
     /// Ask for `launch/patient` in a standalone launch.
     pub launch_patient: bool,
     /// The scope that asks for a refresh token; `None` where the registration decides.

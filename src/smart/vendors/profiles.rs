@@ -22,6 +22,7 @@ pub(super) const GENERIC: VendorProfile = VendorProfile {
     send_aud: true,
     smart_version: SmartVersion::V2,
     wildcard: false,
+    for_clinicians: false,
     launch_patient: true,
     offline_scope: Some("offline_access"),
     companions: &["Binary", "Provenance"],
@@ -56,6 +57,7 @@ pub(super) const ALL: &[VendorProfile] = &[
     VendorProfile {
         name: "cerner-provider",
         label: "Oracle Health (Cerner), clinicians",
+        for_clinicians: true,
         // The provider host announces no context-standalone-patient.
         launch_patient: false,
         hosts: &["fhir-ehr.cerner.com", "fhir-ehr-code.cerner.com", "fhir-ehr-sc.cerner.com"],

@@ -107,7 +107,7 @@ fn result(outcome: Outcome) -> ResultPage {
     }
 }
 
-const TROUBLES: [Trouble; 12] = [
+const TROUBLES: [Trouble; 18] = [
     Trouble::SessionExpired,
     Trouble::SessionNotFound,
     Trouble::SessionFinished,
@@ -120,6 +120,12 @@ const TROUBLES: [Trouble; 12] = [
     Trouble::NotFound,
     Trouble::WrongMethod,
     Trouble::OurFault,
+    Trouble::Launch(LaunchTrouble::Unknown),
+    Trouble::Launch(LaunchTrouble::NotReady),
+    Trouble::Launch(LaunchTrouble::Incomplete),
+    Trouble::Launch(LaunchTrouble::Elsewhere),
+    Trouble::Launch(LaunchTrouble::Stale),
+    Trouble::Launch(LaunchTrouble::Lost),
 ];
 
 const FAILURES: [PatientText; 15] = PatientText::ALL;
@@ -196,6 +202,20 @@ fn patient_pages() -> Vec<Rendered> {
             page.next = Some(WayOn::start_again(PATH, &ENGLISH));
         }
         pages.push((format!("error-{trouble:?}"), error_page(&page)));
+    }
+    for text in FAILURES {
+        let told = ENGLISH.launch_failure(text, "Mercy Hospital", "Riverside Clinic");
+        let page = ErrorPage {
+            branding: Some(clinic()),
+            words: &ENGLISH,
+            title: told.headline,
+            what: told.what,
+            why: told.next_step,
+            who: Some(told.who),
+            next: None,
+            reference: Some("K7QF-2M9D".into()),
+        };
+        pages.push((format!("launch-{text:?}"), error_page(&page)));
     }
     pages.into_iter().map(|(name, page)| (name, page.into_string())).collect()
 }

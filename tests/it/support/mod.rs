@@ -384,6 +384,7 @@ async fn register(app: &App, hospital: &Hospital, setup: &Setup) -> SourceId {
             signing_algorithm: None,
             smart_version: setup.smart_version,
             scopes: setup.scopes.clone(),
+            launch: None,
         })
         .await
         .expect("a registration");

@@ -7,6 +7,8 @@ mod results;
 mod start;
 mod travel;
 
+pub(in crate::web) use travel::{once, with_parameters};
+
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderValue, ORIGIN};
 use hyper::{Method, StatusCode};
@@ -19,9 +21,9 @@ use crate::grants::Grants;
 use crate::http::{Answer, ConnectPage, Route};
 use crate::id::ConnectionId;
 use crate::records::Records;
-use crate::smart::launch::ATTEMPT_COOKIE;
+use crate::smart::launch::{ATTEMPT_COOKIE, EHR_ATTEMPT_COOKIE};
 use crate::store::{Store, StoreError};
-use crate::web::connect::words::{ENGLISH, Trouble};
+use crate::web::connect::words::{ENGLISH, LaunchTrouble, Trouble};
 use crate::web::errors::{ErrorPage, WayOn, error_page};
 use crate::web::look::Branding;
 use crate::workspaces::{PatientSession, SessionStatus, SessionToken, Sessions, Workspaces};
@@ -65,7 +67,7 @@ pub struct PageRequest {
 }
 
 impl PageRequest {
-    fn field(&self, name: &str) -> Option<String> {
+    pub(in crate::web) fn field(&self, name: &str) -> Option<String> {
         let pairs = url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes());
         pairs.filter(|(known, _)| known == name).map(|(_, value)| value.into_owned()).last()
     }
@@ -81,16 +83,25 @@ impl PageRequest {
         for header in self.headers.get_all(hyper::header::COOKIE) {
             for cookie in header.to_str().unwrap_or_default().split(';') {
                 let Some((name, value)) = cookie.trim().split_once('=') else { continue };
-                if let Some(name) = name.strip_prefix(prefix).filter(|name| name.starts_with(ATTEMPT_COOKIE))
-                {
+                if let Some(name) = name.strip_prefix(prefix).filter(|name| age(name).is_some()) {
                     found.push((name.to_owned(), value.to_owned()));
                 }
             }
         }
-        // The name begins with the time, in hexadecimal of one length.
-        found.sort();
+        found.sort_by(|(one, _), (other, _)| age(one).cmp(&age(other)));
         found
     }
+
+    /// Whether the page will stand inside another one.
+    pub(in crate::web) fn is_in_frame(&self) -> bool {
+        let text = self.headers.get("sec-fetch-dest").and_then(|value| value.to_str().ok());
+        matches!(text, Some("iframe" | "frame" | "embed" | "object"))
+    }
+}
+
+/// The part of an attempt's name that sorts by time: it is in hexadecimal of one length. `None` for other cookies.
+fn age(name: &str) -> Option<&str> {
+    name.strip_prefix(ATTEMPT_COOKIE).or_else(|| name.strip_prefix(EHR_ATTEMPT_COOKIE))
 }
 
 /// What stands in the way of a page.
@@ -104,11 +115,19 @@ pub struct PageTrouble {
     pub cause: Option<String>,
     /// Of the session, when that is known.
     pub environment: Option<Environment>,
+    /// The page may be shown inside another one, as EHRs show apps.
+    pub in_frame: bool,
 }
 
 impl From<Trouble> for PageTrouble {
     fn from(trouble: Trouble) -> Self {
-        Self { trouble, next: None, cause: None, environment: None }
+        Self { trouble, next: None, cause: None, environment: None, in_frame: false }
+    }
+}
+
+impl From<LaunchTrouble> for PageTrouble {
+    fn from(trouble: LaunchTrouble) -> Self {
+        Self { in_frame: true, ..Trouble::from(trouble).into() }
     }
 }
 
@@ -122,8 +141,15 @@ impl PageTrouble {
     fn status(&self) -> StatusCode {
         match self.trouble {
             Trouble::SessionExpired | Trouble::SessionFinished => StatusCode::GONE,
-            Trouble::SessionNotFound | Trouble::NotFound => StatusCode::NOT_FOUND,
-            Trouble::StaleReturn | Trouble::OtherBrowser => StatusCode::BAD_REQUEST,
+            Trouble::SessionNotFound | Trouble::NotFound | Trouble::Launch(LaunchTrouble::Unknown) => {
+                StatusCode::NOT_FOUND
+            }
+            Trouble::StaleReturn
+            | Trouble::OtherBrowser
+            | Trouble::Launch(LaunchTrouble::Incomplete | LaunchTrouble::Stale | LaunchTrouble::Lost) => {
+                StatusCode::BAD_REQUEST
+            }
+            Trouble::Launch(LaunchTrouble::NotReady | LaunchTrouble::Elsewhere) => StatusCode::FORBIDDEN,
             Trouble::HospitalSilent => StatusCode::BAD_GATEWAY,
             Trouble::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Trouble::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -145,7 +171,8 @@ impl PageTrouble {
         }
         page.branding = Some(branding);
         page.next = self.next;
-        Answer::page(status, error_page(&page).into_string())
+        let answer = Answer::page(status, error_page(&page).into_string());
+        if self.in_frame { answer.framable() } else { answer }
     }
 }
 
@@ -220,7 +247,7 @@ impl Connect {
         })
     }
 
-    fn branding(&self, environment: Environment) -> Branding {
+    pub(in crate::web) fn branding(&self, environment: Environment) -> Branding {
         let mut branding = Branding::new(self.clinic.clone(), &ENGLISH);
         if environment == Environment::Sandbox {
             branding.environment_badge = Some(ENGLISH.practice_badge.to_owned());
@@ -229,7 +256,7 @@ impl Connect {
     }
 }
 
-fn see_other(location: &str) -> Result<Answer, PageTrouble> {
+pub(in crate::web) fn see_other(location: &str) -> Result<Answer, PageTrouble> {
     Answer::see_other(location).ok_or_else(|| PageTrouble {
         cause: Some("an address cannot be put into a header".to_owned()),
         ..Trouble::OurFault.into()

@@ -7,9 +7,10 @@ use crate::grants::Connection;
 use crate::http::{Answer, ConnectPage, Route};
 use crate::id::{Id as _, SourceId};
 use crate::smart::ehr_error::FailureCode;
+use crate::smart::launch::EHR_ATTEMPT_COOKIE;
 use crate::smart::token_response::{AuthorizationCode, OAuthError, State};
-use crate::smart::{CallbackQuery, StaleReturn};
-use crate::web::connect::words::{ENGLISH, Trouble};
+use crate::smart::{CallbackQuery, Departure, Landing, Origin, StaleReturn};
+use crate::web::connect::words::{ENGLISH, LaunchTrouble, Trouble};
 use crate::web::errors::WayOn;
 use crate::workspaces::{PatientSession, SessionMode};
 
@@ -37,17 +38,24 @@ impl Connect {
     ) -> Result<Answer, PageTrouble> {
         match self.grants.begin(&journey.session, source).await? {
             Err(failed) => see_other(&result_path(&journey.path, failed)),
-            Ok(departure) => {
-                let mut answer = see_other(&departure.location)?;
-                let waiting = request.attempts(self.cookie_prefix());
-                for (name, _) in waiting.iter().take((waiting.len() + 1).saturating_sub(MOST_ATTEMPTS)) {
-                    answer = answer.with_cookie(&self.cookie(name, "", 0));
-                }
-                let (name, value) = &departure.cookie;
-                let seconds = self.grants.attempt_lifetime().as_secs();
-                Ok(answer.with_cookie(&self.cookie(name, value, seconds)))
-            }
+            Ok(departure) => self.send_off(&departure, request),
         }
+    }
+
+    /// The browser leaves with its attempt; when it has many, the oldest gives way.
+    pub(in crate::web) fn send_off(
+        &self,
+        departure: &Departure,
+        request: &PageRequest,
+    ) -> Result<Answer, PageTrouble> {
+        let mut answer = see_other(&departure.location)?;
+        let waiting = request.attempts(self.cookie_prefix());
+        for (name, _) in waiting.iter().take((waiting.len() + 1).saturating_sub(MOST_ATTEMPTS)) {
+            answer = answer.with_cookie(&self.cookie(name, "", 0));
+        }
+        let (name, value) = &departure.cookie;
+        let seconds = self.grants.attempt_lifetime().as_secs();
+        Ok(answer.with_cookie(&self.cookie(name, value, seconds)))
     }
 
     /// The redirect URI: a hospital sends the patient's browser back.
@@ -56,14 +64,25 @@ impl Connect {
         let cookies = request.attempts(self.cookie_prefix());
         let landed = match self.grants.callback(query, &cookies).await {
             Ok(landed) => landed,
-            Err(stale) => return Err(self.stale(stale).await),
+            Err(stale) => {
+                let trouble = self.stale(stale).await;
+                // An EHR that frames the app, in a browser that keeps no cookies for frames.
+                if matches!(trouble.trouble, Trouble::OtherBrowser) && request.is_in_frame() {
+                    return Err(PageTrouble { cause: trouble.cause, ..LaunchTrouble::Lost.into() });
+                }
+                return Err(trouble);
+            }
         };
-        let session = self.sessions.by_id(landed.session).await?.ok_or(Trouble::SessionNotFound)?;
-        let connection = self.grants.connection(landed.connection).await?;
+        let (session, landed) = match landed {
+            Landing::Session { session, connection } => (session, connection),
+            Landing::Context { workspace, context } => return self.opened(workspace, context).await,
+        };
+        let session = self.sessions.by_id(session).await?.ok_or(Trouble::SessionNotFound)?;
+        let connection = self.grants.connection(landed).await?;
         let path = Route::Connect(session.token.clone(), ConnectPage::Start).path();
         let location = match (&session.mode, &connection) {
             (SessionMode::Direct(source), Some(connection)) => direct_return(&session, *source, connection),
-            _ => result_path(&path, landed.connection),
+            _ => result_path(&path, landed),
         };
         // The attempt's cookie stays until it ends by itself: with it, the back button finds the result again.
         see_other(&location)
@@ -77,7 +96,11 @@ impl Connect {
         };
         match stale {
             StaleReturn::Unknown => PageTrouble { cause, ..Trouble::OtherBrowser.into() },
-            StaleReturn::TooOld(session) | StaleReturn::Repeated { session, .. } => {
+            StaleReturn::TooOld(Origin::Ehr { .. }) | StaleReturn::Repeated(Landing::Context { .. }) => {
+                PageTrouble { cause, ..LaunchTrouble::Stale.into() }
+            }
+            StaleReturn::TooOld(Origin::ConnectPage { session })
+            | StaleReturn::Repeated(Landing::Session { session, .. }) => {
                 let session = self.sessions.by_id(session).await.ok().flatten();
                 let environment = match &session {
                     Some(session) => self.workspaces.find(session.workspace).await.ok().flatten(),
@@ -85,7 +108,7 @@ impl Connect {
                 }
                 .map(|workspace| workspace.environment);
                 let next = session.map(start_again);
-                PageTrouble { trouble: Trouble::StaleReturn, next, cause, environment }
+                PageTrouble { next, cause, environment, ..Trouble::StaleReturn.into() }
             }
             StaleReturn::Store(error) => error.into(),
         }
@@ -96,39 +119,49 @@ impl Connect {
         if self.public_url.is_secure() { "__Host-" } else { "" }
     }
 
-    /// Lax, because the way back from the hospital is a top-level navigation from another site.
+    /// Lax, because the way back from the hospital is a top-level navigation from another site. A launch from inside an
+    /// EHR may happen in a frame of the EHR: its cookie goes to frames too, and is kept apart for each site around them,
+    /// which is how browsers without third-party cookies still keep it. They take such cookies over TLS only.
     fn cookie(&self, name: &str, value: &str, seconds: u64) -> String {
-        let secure = if self.public_url.is_secure() { "; Secure" } else { "" };
         let prefix = self.cookie_prefix();
-        format!("{prefix}{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+        let attributes = match (self.public_url.is_secure(), name.starts_with(EHR_ATTEMPT_COOKIE)) {
+            (true, true) => "SameSite=None; Secure; Partitioned",
+            (true, false) => "SameSite=Lax; Secure",
+            (false, _) => "SameSite=Lax",
+        };
+        format!("{prefix}{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; {attributes}")
     }
 }
 
 /// Reads a callback's query. A parameter that comes twice is no parameter (RFC 6749 section 3.1).
 fn callback_query(query: Option<&str>) -> CallbackQuery {
-    let pairs: Vec<(String, String)> =
-        url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
-    let once = |name: &str| {
-        let mut values = pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        values.next().filter(|value| !value.is_empty() && values.next().is_none())
-    };
+    let field = |name: &str| once(query, name);
     CallbackQuery {
-        state: once("state").map(State::new),
-        code: once("code").map(AuthorizationCode::new),
-        error: once("error")
-            .and_then(|error| OAuthError::new(error, once("error_description"), once("error_uri"))),
-        iss: once("iss").map(str::to_owned),
+        state: field("state").map(State::new),
+        code: field("code").map(AuthorizationCode::new),
+        error: field("error").and_then(|error| {
+            OAuthError::new(&error, field("error_description").as_deref(), field("error_uri").as_deref())
+        }),
+        iss: field("iss"),
     }
 }
 
+/// The value of a parameter that is there exactly once, and not empty.
+pub(in crate::web) fn once(query: Option<&str>, name: &str) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let mut values = pairs.filter(|(known, _)| known == name).map(|(_, value)| value);
+    let first = values.next().filter(|value| !value.is_empty())?;
+    values.next().is_none().then(|| first.into_owned())
+}
+
 /// The app's address with the contract's parameters added to whatever query it has.
-fn with_parameters(return_url: &str, parameters: &[(&str, &str)]) -> String {
+pub(in crate::web) fn with_parameters(return_url: &str, parameters: &[(&str, &str)]) -> String {
     match Url::parse(return_url) {
         Ok(mut url) => {
             url.query_pairs_mut().extend_pairs(parameters);
             url.into()
         }
-        // It was checked when the session was made.
+        // It was checked when it was given.
         Err(_) => return_url.to_owned(),
     }
 }

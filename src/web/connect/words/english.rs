@@ -2,7 +2,7 @@
 
 use crate::smart::ehr_error::PatientText;
 
-use super::{NotYet, Trouble, TroubleText, WhoActs, Words};
+use super::{NotYet, Trouble, TroubleText, WhoActs, Words, english_launch as launch};
 
 /// English.
 pub const ENGLISH: Words = Words {
@@ -119,6 +119,7 @@ pub const ENGLISH: Words = Words {
     who: ["You", "Your clinic", "The hospital’s IT team", "The team behind this page"],
     not_yet,
     failure,
+    launch_failure: launch::failure,
     trouble,
     record_kind,
 };
@@ -278,6 +279,7 @@ fn trouble(trouble: Trouble) -> TroubleText {
             "There were too many requests in a short time.",
             "Wait a minute, then load the page again.",
         ),
+        Trouble::Launch(trouble) => return launch::trouble(trouble),
         Trouble::NotFound => (
             Some(WhoActs::You),
             "There is no page here",

@@ -2,6 +2,7 @@
 //! a `{slot}` of it, and no sentence is put together from pieces, because other languages order them differently.
 
 mod english;
+mod english_launch;
 
 pub use english::ENGLISH;
 
@@ -107,6 +108,7 @@ pub struct Words {
     who: [&'static str; 4],
     not_yet: fn(NotYet) -> &'static str,
     failure: fn(PatientText) -> (WhoActs, &'static str, &'static str, &'static str),
+    launch_failure: fn(PatientText) -> (WhoActs, &'static str, &'static str, &'static str),
     trouble: fn(Trouble) -> TroubleText,
     record_kind: fn(&str) -> &'static str,
 }
@@ -156,12 +158,37 @@ pub enum Trouble {
     TooSlow,
     /// Too many requests.
     Busy,
+    /// A launch from inside an EHR leads nowhere.
+    Launch(LaunchTrouble),
     /// No such page.
     NotFound,
     /// The page exists, but not for this kind of request.
     WrongMethod,
     /// Our own fault.
     OurFault,
+}
+
+/// Why a launch from inside an EHR leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaunchTrouble {
+    /// The EHR opens an app that is not there.
+    Unknown,
+    /// The clinic has not said which app to open, or whose it is.
+    NotReady,
+    /// The address was opened without what an EHR adds.
+    Incomplete,
+    /// The EHR is none of the sources.
+    Elsewhere,
+    /// The way back from the EHR was used before, or is too old.
+    Stale,
+    /// The EHR shows the app in a frame, and the browser keeps no cookies for it.
+    Lost,
+}
+
+impl From<LaunchTrouble> for Trouble {
+    fn from(trouble: LaunchTrouble) -> Self {
+        Self::Launch(trouble)
+    }
 }
 
 /// The text of a failed sign-in.
@@ -218,6 +245,19 @@ impl Words {
             who,
             next_step: fill(next_step, &values),
             retry_helps: !matches!(text, PatientText::NotSwitchedOn | PatientText::SetupProblem),
+        }
+    }
+
+    /// The text of a launch from inside an EHR that failed, for the clinician who opened the app.
+    pub fn launch_failure(&self, text: PatientText, hospital: &str, clinic: &str) -> FailureText {
+        let (who, headline, what, next_step) = (self.launch_failure)(text);
+        let values = [("hospital", hospital), ("clinic", clinic)];
+        FailureText {
+            headline: fill(headline, &values),
+            what: fill(what, &values),
+            who,
+            next_step: fill(next_step, &values),
+            retry_helps: false,
         }
     }
 
