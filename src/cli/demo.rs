@@ -17,7 +17,7 @@ use crate::cli::{Failure, init, output};
 use crate::clock::Clock;
 use crate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
 use crate::crypto::Random;
-use crate::directory::{DirectoryError, NewEhrClient, NewSource};
+use crate::directory::{DirectoryError, LaunchTarget, NewEhrClient, NewSource};
 use crate::http::{ConnectPage, Route};
 use crate::outbound::{Call, Outbound, OutboundSettings, Reach};
 use crate::records::PullSettings;
@@ -33,9 +33,14 @@ use crate::workspaces::{NewApiKeyTerms, NewPatient, NewSession, SessionMode};
 
 /// The port that the vendor guides use for local development, so that their redirect URI fits.
 const USUAL_PORT: u16 = 3000;
-/// The demo's registration at its own hospital. Not a secret: a client id is in every authorization URL.
+/// The demo's registrations at its own hospital, for patients and for charts. Not secrets: a client id is in every
+/// authorization URL.
 const CLIENT_ID: &str = "4d0c5e1a-7b2f-4c7e-9a43-d3300c1a0b00";
+const CHART_CLIENT_ID: &str = "4d0c5e1a-7b2f-4c7e-9a43-d3300c1a0b01";
+/// The name of the second, which is in its launch address.
+const CHART_CLIENT: &str = "sandbox-chart";
 const HOSPITAL: &str = "Sandbox Hospital";
+const HOSPITAL_CHARTS: &str = "Sandbox Hospital (charts)";
 
 /// Runs the appliance and the sandbox hospital until the process is stopped.
 pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)>) -> Result<(), Failure> {
@@ -61,12 +66,20 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
     stop_on_signal(&parts.shutdown);
 
     let population = population(arguments.patients.as_deref(), arguments.size).await?;
-    let client = RegisteredClient {
-        jwks_uri: Some(Url::parse(&parts.config.public_url.jwks_uri()).map_err(failed)?),
-        ..RegisteredClient::new(CLIENT_ID, parts.config.public_url.redirect_uri())
+    let url = &parts.config.public_url;
+    let jwks_uri = Url::parse(&url.jwks_uri()).map_err(failed)?;
+    let registered = |client_id: &str| RegisteredClient {
+        jwks_uri: Some(jwks_uri.clone()),
+        ..RegisteredClient::new(client_id, url.redirect_uri())
     };
+    let launch_path = Route::EhrLaunch(CHART_CLIENT.to_owned()).path();
+    let for_charts = RegisteredClient {
+        launch_url: Some(format!("{}{launch_path}", url.origin())),
+        ..registered(CHART_CLIENT_ID)
+    };
+    let clients = vec![registered(CLIENT_ID), for_charts];
     let fetch = fetch_jwks(parts.outbound.clone());
-    let hospital_options = (hospital_origin, population, Personality::CernerPatient, vec![client]);
+    let hospital_options = (hospital_origin, population, Personality::CernerPatient, clients);
     let sandbox = make_sandbox(hospital_options, fetch).await?;
 
     register(&app, &sandbox).await?;
@@ -308,35 +321,42 @@ pub async fn serve_sandbox(sandbox: Arc<Sandbox>, listeners: Vec<TcpListener>, s
     server::serve(listeners, Transport::Plain, server::Limits::default(), handler, shutdown, drain).await;
 }
 
-/// Makes the hospital known to the appliance, as an operator would.
+/// Makes the hospital known to the appliance, as an operator would: once for patients, once for charts.
 async fn register(app: &App, sandbox: &Sandbox) -> Result<(), Failure> {
     let directory = &app.parts().directory;
-    let client = NewEhrClient {
-        name: "sandbox".to_owned(),
-        vendor: "cerner".to_owned(),
-        environment: Environment::Sandbox,
-        client_id: CLIENT_ID.to_owned(),
-        auth: AuthMethod::PrivateKeyJwt,
-        client_secret: None,
-        signing_algorithm: None,
-        smart_version: SmartVersion::V1,
-        scopes: None,
-        launch: None,
-    };
-    directory.ensure_client(client).await.map_err(failed)?;
-    let source = NewSource {
-        environment: Environment::Sandbox,
-        name: HOSPITAL.to_owned(),
-        base: FhirBaseUrl::parse(&sandbox.fhir_base_url()).map_err(failed)?,
-        ehr_client: "sandbox".to_owned(),
-        city: Some("Loopback".to_owned()),
-        state: Some("KS".to_owned()),
-        logo_url: None,
-        portal_url: None,
-        overrides: Overrides::default(),
-    };
-    let added: Result<_, DirectoryError> = directory.ensure_source(source).await;
-    added.map_err(failed).map(drop)
+    let opened = LaunchTarget { url: sandbox.app_url(), workspace: Some("sandbox".to_owned()) };
+    for (name, vendor, client_id, launch, hospital) in [
+        ("sandbox", "cerner", CLIENT_ID, None, HOSPITAL),
+        (CHART_CLIENT, "cerner-provider", CHART_CLIENT_ID, Some(opened), HOSPITAL_CHARTS),
+    ] {
+        let client = NewEhrClient {
+            name: name.to_owned(),
+            vendor: vendor.to_owned(),
+            environment: Environment::Sandbox,
+            client_id: client_id.to_owned(),
+            auth: AuthMethod::PrivateKeyJwt,
+            client_secret: None,
+            signing_algorithm: None,
+            smart_version: SmartVersion::V1,
+            scopes: None,
+            launch,
+        };
+        directory.ensure_client(client).await.map_err(failed)?;
+        let source = NewSource {
+            environment: Environment::Sandbox,
+            name: hospital.to_owned(),
+            base: FhirBaseUrl::parse(&sandbox.fhir_base_url()).map_err(failed)?,
+            ehr_client: name.to_owned(),
+            city: Some("Loopback".to_owned()),
+            state: Some("KS".to_owned()),
+            logo_url: None,
+            portal_url: None,
+            overrides: Overrides::default(),
+        };
+        let added: Result<_, DirectoryError> = directory.ensure_source(source).await;
+        added.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// A key of the sandbox workspace: the one of an earlier run in the same folder, else a new one.
@@ -376,6 +396,7 @@ fn sandbox_document(sandbox: &Sandbox) -> Json {
     json!({
         "fhir_base_url": sandbox.fhir_base_url(),
         "control_url": sandbox.control_url(),
+        "chart_url": sandbox.front_page(),
         "users": sandbox.users(),
     })
 }
@@ -416,6 +437,7 @@ fn announce(app: &App, sandbox: &Sandbox, about: &Announcement<'_>, json: bool) 
         format!("  Public keys       {}", app.parts().config.public_url.jwks_uri()),
         format!("  Sandbox hospital  {}     sign in as {user}", sandbox.fhir_base_url()),
         format!("  Its control       {}", sandbox.control_url()),
+        format!("  Charts            {}     open the app of `{CHART_CLIENT}` as a clinician", sandbox.front_page()),
         String::new(),
         "1. Open the connect page in a browser, choose the hospital, sign in, allow.".to_owned(),
         "   Or start a journey of your own, and open the `url` of the answer:".to_owned(),

@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 use url::Url;
 
-use super::state::{Asked, Code, CodeUse, Launch, Ticket};
+use super::state::{Asked, Code, CodeUse, Ticket};
 use super::urls::{TENANT, encode};
 use super::web::{Form, Incoming, Reply};
 use super::{RegisteredClient, Sandbox, pages, scope};
@@ -15,11 +15,9 @@ use crate::clock::Timestamp;
 
 /// How long a log-in page may stay open. Hospital log-ins are slow.
 const TICKET_LIFE: Duration = Duration::from_hours(1);
-/// How long the value of an EHR launch is good.
-pub(super) const LAUNCH_LIFE: Duration = Duration::from_mins(5);
 
 /// Why a request is refused with a redirect: OAuth code, urn suffix, reason for the log.
-type Objection = (&'static str, &'static str, &'static str);
+pub(super) type Objection = (&'static str, &'static str, &'static str);
 
 /// What a person decided on the consent page.
 pub(super) struct Decision<'d> {
@@ -149,45 +147,12 @@ impl Sandbox {
         })
     }
 
-    /// The person behind an EHR launch. The value is good once, and only with the scope `launch`.
-    fn take_launch(
-        &self,
-        client: &RegisteredClient,
-        launch: Option<&str>,
-        scopes: &[String],
-        now: Timestamp,
-    ) -> Result<Option<String>, Objection> {
-        let wanted = scopes.iter().any(|scope| scope == "launch");
-        match (launch, wanted) {
-            (None, false) => Ok(None),
-            (None, true) => {
-                let urn = "smart-v1:grant:launch:launch-code-required";
-                Err(("invalid_request", urn, "scope launch without a launch value"))
-            }
-            (Some(value), _) => {
-                let known = self.state().launches.remove(value);
-                match known {
-                    Some(known)
-                        if wanted && known.expires_at > now && known.client_id == client.client_id =>
-                    {
-                        Ok(Some(known.username))
-                    }
-                    _ => {
-                        let urn = "smart-v1:grant:launch:invalid-code";
-                        Err((
-                            "invalid_request",
-                            urn,
-                            "launch value unknown, used, old, or scope launch missing",
-                        ))
-                    }
-                }
-            }
-        }
-    }
-
     /// A valid request meets its person: the stand-in of auto-approval, someone logged in already, or the log-in page.
     fn meet(&self, asked: &Asked, now: Timestamp) -> Reply {
         let stand_in = self.state().auto_approve.clone();
+        // Staff who opened an app need no stand-in, unless it is to say no.
+        let staff = asked.launched_by.as_ref().is_some_and(|chart| chart.clinician.is_some());
+        let stand_in = stand_in.filter(|choice| !staff || choice.deny);
         if let Some((username, choice)) =
             stand_in.and_then(|one| one.username.clone().map(|name| (name, one)))
         {
@@ -208,8 +173,14 @@ impl Sandbox {
             let scopes = asked.scopes.iter().filter(|scope| !refused(scope)).cloned().collect();
             return self.agree(asked, Decision { username: &username, patient_id: &patient_id, scopes }, now);
         }
-        if let Some(username) = asked.launched_by.clone() {
-            return self.consent_page(asked, &username, now);
+        if let Some(chart) = asked.launched_by.clone() {
+            if chart.clinician.is_none() {
+                return self.consent_page(asked, &chart.username, now);
+            }
+            // The hospital has decided for its staff.
+            let (username, patient_id) = (chart.username.as_str(), chart.patient_id.as_str());
+            let scopes = asked.scopes.clone();
+            return self.agree(asked, Decision { username, patient_id, scopes }, now);
         }
         let ticket = self.issue_ticket(asked.clone(), None, now);
         pages::log_in(self, asked, &ticket, false)
@@ -337,31 +308,6 @@ impl Sandbox {
         set_correlation_id(&mut reply, &instance);
         reply
     }
-
-    /// Starts an EHR launch; the answer is where the portal's browser goes. `None`: no such client, launch URL or user.
-    pub(super) fn launch_url(&self, client_id: &str, username: &str, now: Timestamp) -> Option<String> {
-        self.person(username)?;
-        let launch = self.random.token::<24>();
-        let mut state = self.state();
-        let target = state.clients.get(client_id)?.launch_url.clone()?;
-        let entry = Launch {
-            client_id: client_id.to_owned(),
-            username: username.to_owned(),
-            expires_at: now.after(LAUNCH_LIFE),
-        };
-        state.launches.insert(launch.clone(), entry);
-        Some(with_parameters(&target, &[("iss", self.fhir_base_url().as_str()), ("launch", launch.as_str())]))
-    }
-
-    /// The portal's own button for an EHR launch.
-    pub(super) fn portal_launch(&self, incoming: &Incoming, now: Timestamp) -> Reply {
-        let form = incoming.form().unwrap_or_default();
-        let client = form.one("client_id").unwrap_or_default();
-        match self.launch_url(client, form.one("username").unwrap_or_default(), now) {
-            Some(url) => Reply::redirect(StatusCode::SEE_OTHER, &url),
-            None => pages::not_found(),
-        }
-    }
 }
 
 /// The whole urn of a suffix of the vendor's table; a whole one stays.
@@ -399,7 +345,7 @@ fn check_redirect_uri<'f>(
 }
 
 /// Appends parameters; a query that is there already stays (RFC 6749 section 3.1.2).
-fn with_parameters(uri: &str, parameters: &[(&str, &str)]) -> String {
+pub(super) fn with_parameters(uri: &str, parameters: &[(&str, &str)]) -> String {
     let mut out = uri.to_owned();
     for (name, value) in parameters {
         out.push(if out.contains('?') { '&' } else { '?' });

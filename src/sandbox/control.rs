@@ -31,7 +31,16 @@ struct AdvanceClock {
 #[serde(deny_unknown_fields)]
 struct StartLaunch {
     client_id: String,
-    username: String,
+    /// A patient, who opens the app in the portal.
+    #[serde(default)]
+    username: Option<String>,
+    /// A clinician, who opens it in a chart.
+    #[serde(default)]
+    clinician: Option<String>,
+    #[serde(default)]
+    patient: Option<String>,
+    #[serde(default)]
+    encounter: Option<String>,
 }
 
 impl Sandbox {
@@ -49,11 +58,7 @@ impl Sandbox {
             (["revoke"], &Method::POST) => self.revoke_grants(incoming),
             (["advance-clock"], &Method::POST) => self.advance_clock(incoming),
             (["clients"], &Method::POST) => self.register(incoming),
-            (["launch"], &Method::POST) => read::<StartLaunch>(incoming).and_then(|wanted| {
-                let url = self.launch_url(&wanted.client_id, &wanted.username, now);
-                url.map(|url| json!({ "url": url }))
-                    .ok_or_else(|| "no such client, launch URL or user".into())
-            }),
+            (["launch"], &Method::POST) => self.start_launch(incoming, now),
             (["log"], &Method::GET) => Ok(json!(self.state().log)),
             (["log"], &Method::DELETE) => {
                 let mut state = self.state();
@@ -68,6 +73,21 @@ impl Sandbox {
             Ok(answer) => Reply::json(StatusCode::OK, &answer),
             Err(error) => Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": error })),
         }
+    }
+
+    fn start_launch(&self, incoming: &Incoming, now: Timestamp) -> Result<Value, String> {
+        let wanted: StartLaunch = read(incoming)?;
+        let chart = match (&wanted.username, &wanted.clinician) {
+            (Some(username), None) => self.own_record(username),
+            (None, Some(clinician)) => {
+                self.chart(clinician, wanted.patient.as_deref(), wanted.encounter.as_deref())
+            }
+            _ => return Err("give either `username` or `clinician`".to_owned()),
+        };
+        let chart = chart.ok_or("no such user, clinician, patient or encounter")?;
+        let url = self.launch_url(&wanted.client_id, chart, now);
+        url.map(|url| json!({ "url": url }))
+            .ok_or_else(|| "no such client, or it has no launch URL".to_owned())
     }
 
     fn show_faults(&self) -> Result<Value, String> {

@@ -87,8 +87,9 @@ impl Sandbox {
             "capabilities": [
                 "authorize-post", "launch-ehr", "launch-standalone", "client-public",
                 "client-confidential-asymmetric", "client-confidential-symmetric", "sso-openid-connect",
-                "context-standalone-patient", "context-ehr-patient", "permission-patient", "permission-user",
-                "permission-offline", "permission-v1", "permission-v2", "health-cards",
+                "context-standalone-patient", "context-ehr-patient", "context-ehr-encounter", "context-banner",
+                "context-style", "permission-patient", "permission-user",
+                "permission-offline", "permission-online", "permission-v1", "permission-v2", "health-cards",
             ],
         })
     }

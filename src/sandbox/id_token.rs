@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Sandbox;
+use super::chart::clinician;
 use super::faults::Faults;
 use super::state::{Grant, State};
 use crate::clock::Timestamp;
@@ -35,12 +36,18 @@ impl Sandbox {
     ) -> Value {
         let person = self.person(&grant.username);
         // Who signed in, which for a caregiver is not whose record is open.
-        let own_id = person.map_or(grant.patient_id.as_str(), |person| person.patient_id.as_str());
-        let fhir_user = if self.personality.traits().relative_fhir_user {
-            format!("Patient/{own_id}")
-        } else {
-            format!("{}/Patient/{own_id}", self.fhir_base_url())
+        let clinician = clinician(&grant.username);
+        let own = match (&clinician, person) {
+            (Some(clinician), _) => format!("Practitioner/{}", clinician.id),
+            (None, Some(person)) => format!("Patient/{}", person.patient_id),
+            (None, None) => format!("Patient/{}", grant.patient_id),
         };
+        let fhir_user = if self.personality.traits().relative_fhir_user {
+            own
+        } else {
+            format!("{}/{own}", self.fhir_base_url())
+        };
+        let name = clinician.as_ref().map(|one| one.display.as_str());
         let now = faults.wall_clock(now);
         let mut claims = json!({
             "iss": self.id_token_issuer(),
@@ -48,7 +55,7 @@ impl Sandbox {
             "aud": grant.client_id,
             "iat": now.seconds(),
             "exp": now.seconds() + 600,
-            "name": person.map(|person| person.display.as_str()),
+            "name": name.or(person.map(|person| person.display.as_str())),
         });
         let has = |wanted: &str| grant.scopes.iter().any(|scope| scope == wanted);
         if has("fhirUser") || has("profile") {

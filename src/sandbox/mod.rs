@@ -14,6 +14,7 @@
 //! | `{o}/tokeninfo`, `{o}/jwk` | introspection, the hospital's keys |
 //! | `{o}/tenants/{T}/oidc/idsps/{T}/` | `iss` of id tokens, with its OpenID configuration below |
 //! | `{o}/tenants/{T}/personas/patient/my-authorizations` | where people withdraw what they agreed to |
+//! | `{o}/app` | a small app, as the end of an EHR launch |
 //! | `{o}/control` | for tests, see below |
 //!
 //! # Control address
@@ -29,7 +30,7 @@
 //! | `GET /control/grants` | every grant, or those of `?patient=…`: how often it was refreshed, which refresh token is the current one, how often a superseded one came; tokens as base64url of their SHA-256 |
 //! | `POST /control/advance-clock` | `{"seconds": n}`: moves this hospital's clock only; answers `{"now": …}` |
 //! | `POST /control/clients` | a [`RegisteredClient`] as JSON: registers or replaces it |
-//! | `POST /control/launch` | `{"client_id": …, "username": …}`: answers `{"url": …}`, the EHR launch that a portal would open |
+//! | `POST /control/launch` | `{"client_id": …, "username": …}` for the portal, or `{"client_id": …, "clinician": "clinician-1", "patient": …, "encounter": …}` for a chart (the last two may be left out): answers `{"url": …}`, the EHR launch that would be opened |
 //! | `GET /control/log` | every request to discovery, authorize, token, revocation, FHIR and every fetch of a client's keys: what was asked, status, result (`ok`, `refused`, `fault`), reason. No token, code, state or assertion |
 //! | `DELETE /control/log` | forgets log and counters |
 //! | `GET /control/counters` | how often what happened, such as `token.refresh_token.ok` or `fhir.Observation.ok` |
@@ -38,6 +39,7 @@
 
 mod assertion;
 mod authorize;
+mod chart;
 mod control;
 mod discovery;
 mod faults;
@@ -286,6 +288,16 @@ impl Sandbox {
             .collect()
     }
 
+    /// The front page, where apps are opened.
+    pub fn front_page(&self) -> String {
+        format!("{}/", self.urls.origin)
+    }
+
+    /// The address of the small app that shows the end of an EHR launch.
+    pub fn app_url(&self) -> String {
+        format!("{}/app", self.urls.origin)
+    }
+
     /// Answers one request. Paths only are looked at, so it does not matter under which host name it came.
     pub async fn handle<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Body>
     where
@@ -351,6 +363,7 @@ impl Sandbox {
             ["jwk"] if get => (Kind::Keys, self.published_keys()),
             ["tokeninfo"] if post => (Kind::Introspect, self.introspect(incoming, now).await),
             ["errors", urn, "instances", instance] if get => (Kind::Page, pages::explanation(urn, instance)),
+            ["app"] if get => (Kind::Page, pages::app(incoming)),
             ["portal", "launch"] if post => (Kind::Page, self.portal_launch(incoming, now)),
             ["control", rest @ ..] => (Kind::Control, self.control(rest, incoming, now)),
             ["r4", tenant, rest @ ..] => self.fhir_base(tenant, rest, incoming, now),

@@ -3,9 +3,10 @@
 use hyper::{StatusCode, header};
 use maud::{DOCTYPE, Markup, html};
 
+use super::population::clinicians;
 use super::state::Asked;
 use super::urls::{TENANT, encode};
-use super::web::{Incoming, Reply};
+use super::web::{Form, Incoming, Reply};
 use super::{Sandbox, scope};
 
 /// No `form-action`: browsers apply it to redirects after a form too, and consent ends in a redirect to any client.
@@ -22,7 +23,7 @@ main{max-width:34rem;margin:0 auto;padding:24px 16px 48px}h1{font-size:28px;line
 p{margin:0 0 12px}.small{font-size:15px;color:var(--muted)}.stop{color:var(--stop);font-weight:600}\
 form{margin:0}fieldset{border:1px solid var(--line);border-radius:10px;background:var(--raised);padding:12px 16px;margin:0 0 16px}legend{font-weight:600;padding:0 4px}\
 label{display:block;font-weight:600;margin:12px 0 4px}label.tick{display:flex;gap:12px;align-items:center;min-height:44px;font-weight:400;margin:0}\
-input[type=text],input[type=password]{width:100%;min-height:44px;font:inherit;padding:8px 12px;border:1px solid var(--line);border-radius:6px;background:var(--raised);color:var(--ink)}\
+input[type=text],input[type=password],select{width:100%;min-height:44px;font:inherit;padding:8px 12px;border:1px solid var(--line);border-radius:6px;background:var(--raised);color:var(--ink)}\
 input[type=checkbox],input[type=radio]{width:22px;height:22px;accent-color:var(--accent);flex:none}\
 button{min-height:44px;font:inherit;font-weight:600;padding:8px 20px;border-radius:6px;border:1px solid var(--accent);cursor:pointer}\
 button.main{background:var(--accent);color:var(--on-accent)}button.quiet{background:transparent;color:var(--accent)}\
@@ -193,6 +194,25 @@ pub(super) fn consent(sandbox: &Sandbox, asked: &Asked, ticket: &str, username: 
     page(StatusCode::OK, "Share your record", &content).because("consent page")
 }
 
+/// A small app, so that an EHR launch has somewhere to end. It shows what a real one would ask about.
+pub(super) fn app(incoming: &Incoming) -> Reply {
+    let form = Form::parse(incoming.query.as_bytes());
+    let content = html! {
+        @if let Some(handle) = form.one("mb_launch") {
+            p { "This app was opened from a chart. It was given this handle, and nothing else:" }
+            dl { dt { code { "mb_launch" } } dd { code { (handle) } } }
+            p {
+                "Who opened it, and on whose chart, its server asks for with its API key: "
+                code { "GET /launch-contexts/" (handle) }
+            }
+        } @else {
+            p { "Nobody opened this app from a chart." }
+        }
+        p { a href="/" { "To the hospital" } }
+    };
+    page(StatusCode::OK, "A small app", &content)
+}
+
 fn in_words(resource_type: &str) -> &str {
     match resource_type {
         "AllergyIntolerance" => "Allergies",
@@ -245,12 +265,14 @@ impl Sandbox {
                 }
             }
             @if !launches.is_empty() {
-                h2 { "Open an app from the portal" }
-                @for client in launches {
+                h2 { "Open an app in a chart" }
+                @for client in &launches { (self.chart_form(client)) }
+                h2 { "Open an app in the portal" }
+                @for client in &launches {
                     form method="post" action="/portal/launch" {
                         input type="hidden" name="client_id" value=(client);
-                        label for=(format!("user-{}", encode(&client))) { "As (user name)" }
-                        input type="text" id=(format!("user-{}", encode(&client))) name="username"
+                        label for=(format!("user-{}", encode(client))) { "As (user name)" }
+                        input type="text" id=(format!("user-{}", encode(client))) name="username"
                             value=(self.population.people.first().map_or("", |one| one.username.as_str()));
                         div.row { button.quiet type="submit" { "Open " (client) } }
                     }
@@ -258,6 +280,27 @@ impl Sandbox {
             }
         };
         page(StatusCode::OK, "Sandbox hospital", &content)
+    }
+
+    /// Who opens the app on whose chart. The clinician is logged in here already, as in a hospital.
+    fn chart_form(&self, client: &str) -> Markup {
+        let name = |part: &str| format!("{part}-{}", encode(client));
+        html! {
+            form method="post" action="/portal/launch" {
+                input type="hidden" name="client_id" value=(client);
+                label for=(name("clinician")) { "As" }
+                select id=(name("clinician")) name="clinician" {
+                    @for one in clinicians() { option value=(one.username) { (one.display) } }
+                }
+                label for=(name("patient")) { "In the chart of" }
+                select id=(name("patient")) name="patient" {
+                    @for person in &self.population.people {
+                        option value=(person.patient_id) { (person.display) }
+                    }
+                }
+                div.row { button.main type="submit" { "Open " (client) } }
+            }
+        }
     }
 
     /// What people agreed to, with a button each to withdraw it.

@@ -14,7 +14,8 @@ const COMPANIONS: [&str; 6] =
     ["Binary", "Location", "Medication", "Organization", "Practitioner", "Provenance"];
 
 /// Scopes that name no resource type.
-const PLAIN: [&str; 6] = ["openid", "fhirUser", "profile", "launch", "launch/patient", "offline_access"];
+const PLAIN: [&str; 7] =
+    ["openid", "fhirUser", "profile", "launch", "launch/patient", "offline_access", "online_access"];
 
 /// Whether this server knows the resource type at all.
 pub(super) fn knows(resource_type: &str) -> bool {

@@ -33,8 +33,8 @@ pub(super) struct Asked {
     pub scopes: Vec<String>,
     pub challenge: String,
     pub nonce: Option<String>,
-    /// EHR launch: who is logged in at the portal already, and whose record is open.
-    pub launched_by: Option<String>,
+    /// EHR launch: who is logged in already, and what is open.
+    pub launched_by: Option<Chart>,
 }
 
 /// One step of log-in or consent. The ticket is in a hidden field and good for one use.
@@ -46,11 +46,24 @@ pub(super) struct Ticket {
     pub expires_at: Timestamp,
 }
 
+/// What is open in the hospital's own system when it opens an app.
+#[derive(Debug, Clone)]
+pub(super) struct Chart {
+    /// Who is logged in.
+    pub username: String,
+    /// Whose record is open.
+    pub patient_id: String,
+    /// The visit that is open.
+    pub encounter: Option<String>,
+    /// The Practitioner who is logged in; none in the patients' portal.
+    pub clinician: Option<String>,
+}
+
 /// A started EHR launch.
 #[derive(Debug, Clone)]
 pub(super) struct Launch {
     pub client_id: String,
-    pub username: String,
+    pub chart: Chart,
     pub expires_at: Timestamp,
 }
 
@@ -78,6 +91,8 @@ pub(super) struct Grant {
     pub client_id: String,
     pub username: String,
     pub patient_id: String,
+    /// The EHR launch it came from.
+    pub chart: Option<Chart>,
     pub scopes: Vec<String>,
     pub agreed_at: Timestamp,
     pub refreshed_at: Timestamp,

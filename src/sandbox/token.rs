@@ -197,6 +197,7 @@ impl Sandbox {
             client_id: client.client_id.clone(),
             username: known.username,
             patient_id: known.patient_id,
+            chart: known.asked.launched_by,
             scopes: scopes.clone(),
             agreed_at: now,
             refreshed_at: now,
@@ -211,7 +212,8 @@ impl Sandbox {
         }
         let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
         let id_token = has("openid").then_some(IdTokenFor { nonce: known.asked.nonce });
-        let new_refresh_token = has("offline_access") && !state.faults.no_refresh_token;
+        let lasting = has("offline_access") || has("online_access");
+        let new_refresh_token = lasting && !state.faults.no_refresh_token;
         Ok(Issue { grant, scopes, id_token, new_refresh_token, replaces: None, switched: false })
     }
 
@@ -250,6 +252,14 @@ impl Sandbox {
         };
         if !faults.drop_patient {
             answer["patient"] = json!(grant.patient_id);
+        }
+        if let Some(chart) = &grant.chart {
+            answer["user"] = json!(chart.clinician);
+            answer["username"] = json!(chart.username);
+            answer["smart_style_url"] = json!("https://style.sandbox-hospital.example/smart-v1.json");
+            if let Some(encounter) = &chart.encounter {
+                answer["encounter"] = json!(encounter);
+            }
         }
         if issue.new_refresh_token {
             let token = self.new_refresh_token();

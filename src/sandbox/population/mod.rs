@@ -17,6 +17,8 @@ mod stories;
 mod stories_chronic;
 mod visits;
 
+pub(in crate::sandbox) use staff::{Clinician, clinicians};
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;

@@ -17,6 +17,25 @@ pub(super) const PRACTITIONERS: [(&str, &str, &str, &str); 4] = [
     ("4122604", "Makebelief", "Tomás", "Pediatrics"),
 ];
 
+/// Someone who works here and can open an app in a chart.
+pub(in crate::sandbox) struct Clinician {
+    /// Log-in name.
+    pub username: String,
+    /// Of the Practitioner.
+    pub id: String,
+    /// The name as a page shows it.
+    pub display: String,
+}
+
+/// Everyone who works here; they are logged in already.
+pub(in crate::sandbox) fn clinicians() -> impl Iterator<Item = Clinician> {
+    PRACTITIONERS.iter().zip(1..).map(|((id, family, given, speciality), position)| Clinician {
+        username: format!("clinician-{position}"),
+        id: (*id).to_owned(),
+        display: format!("{given} {family}, {speciality}"),
+    })
+}
+
 /// How the vendor shows a practitioner.
 pub(super) fn practitioner(position: usize) -> String {
     let (id, family, given, _) = PRACTITIONERS[position % PRACTITIONERS.len()];

@@ -10,7 +10,7 @@ use chartgate::app::{App, Ground};
 use chartgate::clock::{Clock, Timestamp};
 use chartgate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
 use chartgate::crypto::Random;
-use chartgate::directory::{NewEhrClient, NewSource};
+use chartgate::directory::{LaunchTarget, NewEhrClient, NewSource};
 use chartgate::id::SourceId;
 use chartgate::outbound::{Outbound, OutboundSettings};
 use chartgate::records::PullSettings;
@@ -134,6 +134,8 @@ pub struct Setup {
     pub smart_version: SmartVersion,
     pub scopes: Option<Vec<String>>,
     pub settings: Vec<(&'static str, &'static str)>,
+    /// The app that the hospital opens.
+    pub launch: Option<LaunchTarget>,
     pub pulls: PullSettings,
     pub size: Option<usize>,
     pub population: Option<Arc<Population>>,
@@ -151,6 +153,7 @@ impl Default for Setup {
             smart_version: SmartVersion::V1,
             scopes: None,
             settings: Vec::new(),
+            launch: None,
             pulls: PullSettings {
                 backoff: Duration::from_millis(1),
                 longest_backoff: Duration::from_millis(5),
@@ -185,6 +188,10 @@ impl TestApp {
             secret: setup.auth.needs_secret().then(|| chartgate::secret::Secret::new(setup.secret)),
             confidential: setup.auth != AuthMethod::None,
             ..RegisteredClient::new(CLIENT_ID, format!("{origin}/api/auth/smart/callback"))
+        };
+        let registered = RegisteredClient {
+            launch_url: setup.launch.is_some().then(|| format!("{origin}/launch/hospital")),
+            ..registered
         };
         let registered = (setup.client)(registered);
         hospital.control("POST", "clients", &as_json(&registered)).await;
@@ -384,7 +391,7 @@ async fn register(app: &App, hospital: &Hospital, setup: &Setup) -> SourceId {
             signing_algorithm: None,
             smart_version: setup.smart_version,
             scopes: setup.scopes.clone(),
-            launch: None,
+            launch: setup.launch.clone(),
         })
         .await
         .expect("a registration");
