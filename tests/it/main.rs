@@ -4,6 +4,7 @@ mod api;
 mod client_auth;
 mod config;
 mod custody;
+mod ehr_launch;
 mod hostile;
 mod isolation;
 mod launch;
