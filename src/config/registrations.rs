@@ -195,9 +195,10 @@ fn read_client(
     let smart_version = section.optional(&rules::keyword::<SmartVersion>("smart_version"));
     let scopes =
         section.optional(&rules::scopes("scopes", "[\"openid\", \"fhirUser\", \"patient/Patient.read\"]"));
+    let opens_an_app = section.has("launch_url");
     let launch_url =
         optional_endpoint(section, "launch_url", "\"https://app.clinic.example/start\"", environment);
-    let launch_workspace = read_launch_workspace(section, workspaces, environment);
+    let launch_workspace = read_launch_workspace(section, opens_an_app, workspaces, environment);
     if let (Some(Vendor::Cerner | Vendor::CernerProvider), Some(AuthMethod::ClientSecretPost)) =
         (vendor, auth)
     {
@@ -226,11 +227,17 @@ fn read_client(
 /// what only the other may read.
 fn read_launch_workspace(
     section: &mut Section<'_>,
+    opens_an_app: bool,
     workspaces: &[WorkspaceSettings],
     environment: Option<Environment>,
 ) -> Option<String> {
     const KEY: &str = "launch_workspace";
+    let given = section.has(KEY);
     let name = section.optional(&rules::name(KEY, "\"sandbox\""));
+    if given && !opens_an_app {
+        section.blame(KEY, "belongs to `launch_url`", "no launch_url", "remove it, or add launch_url");
+        return None;
+    }
     let environment = environment?;
     let fitting = workspaces.iter().filter(|known| known.environment == environment);
     let names: Vec<&str> = fitting.map(|known| known.name.as_str()).collect();
@@ -242,7 +249,7 @@ fn read_launch_workspace(
             "another name",
             format!("known are {}", listed()),
         ),
-        None if section.has("launch_url") && !section.has(KEY) && names.len() > 1 => section.blame(
+        None if opens_an_app && !given && names.len() > 1 => section.blame(
             KEY,
             format!("must be given: there are several workspaces of {environment}"),
             "nothing",

@@ -57,6 +57,7 @@ async fn change_client(app: &TestApp, change: fn(&mut NewEhrClient)) {
         signing_algorithm: None,
         smart_version: SmartVersion::V1,
         scopes: None,
+        launch: None,
     };
     change(&mut client);
     app.app().parts().directory.ensure_client(client).await.expect("written");

@@ -332,6 +332,21 @@ fn settings_that_contradict_each_other_are_refused() {
         &format!("{source}fhir_base_url = \"http://fhir.example\""),
         "found an http address that is not on this machine",
     );
+    let launch = format!("{CLIENT}launch_url = \"https://app.example/?tab=1\"\n");
+    let second = "[[workspace]]\nname = \"second\"\nenvironment = \"sandbox\"\n";
+    check(&format!("{launch}{second}"), "there are several workspaces of sandbox");
+    check(&format!("{launch}{second}"), "`sandbox`, `second`");
+    check(&format!("{launch}launch_workspace = \"live\""), "must be the name of a workspace of sandbox");
+    check(&format!("{CLIENT}launch_workspace = \"sandbox\""), "belongs to `launch_url`");
+    check(
+        &format!("{CLIENT}launch_url = \"http://app.example/\""),
+        "found an http address that is not on this machine",
+    );
+    for good in [launch.clone(), format!("{launch}launch_workspace = \"second\"\n{second}")] {
+        let config = Setup::new(&good).config();
+        let client = config.ehr_clients.first().expect("a client");
+        assert_eq!(client.launch_url.as_deref(), Some("https://app.example/?tab=1"));
+    }
     check(
         "[[source]]\nname = \"a\"\nehr_client = \"b\"\nfhir_base_url = \"https://a.example\"",
         "add an [[ehr_client]] first",

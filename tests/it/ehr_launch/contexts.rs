@@ -74,6 +74,11 @@ async fn a_clinician_opens_the_app_in_a_chart_and_the_app_learns_who_and_whose()
     }
     assert_eq!(context(&app, &handle).await, found, "it can be asked again");
 
+    let log = crate::support::logged();
+    for unsaid in [value.as_str(), handle.as_str(), asked["state"].as_str()] {
+        assert!(!log.contains(unsaid), "what opens a chart is in no log");
+    }
+
     // Nothing of the chart is kept, and it is nobody's patient.
     app.pulls_done().await;
     assert_eq!(app.hospital.count("fhir.").await, 0);
