@@ -1,6 +1,7 @@
 //! Builds every part once, starts and stops them, and leads each request to its handler. The only file that knows all
 //! parts, and the details of none.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::config::{Config, Environment};
 use crate::crypto::{Algorithm, Random};
 use crate::directory::{Directory, DirectoryError, LaunchTarget, NewEhrClient, NewSource};
 use crate::events::Outbox;
+use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
 use crate::grants::{Announcements, Grants};
 use crate::http::{
     Answer, ConnectPage, Guard, HeaderPolicy, Method405, Miss, Problem, ProblemKind, RequestId, Route,
@@ -117,6 +119,8 @@ pub struct Parts {
     pub grants: Grants,
     /// Records.
     pub records: Records,
+    /// Reading live.
+    pub proxy: Proxy,
     /// The signal to stop.
     pub shutdown: Shutdown,
     api: Api,
@@ -173,6 +177,16 @@ impl App {
             pulls,
             shutdown.clone(),
         );
+        let live = &config.fhir;
+        let settings = ProxySettings {
+            origin: config.public_url.origin().to_owned(),
+            timeout: live.timeout,
+            response_body: live.response_body.as_bytes(),
+            parallel_per_source: live.parallel_per_source as usize,
+            waiting_per_source: live.waiting_per_source as usize,
+            cors_origins: live.cors_origins.clone(),
+        };
+        let proxy = Proxy::new(settings, outbound.clone(), grants.clone(), clock.clone());
         let workspaces = Workspaces::new(store.clone(), clock.clone(), random.clone());
         let api_keys = ApiKeys::new(store.clone(), clock.clone(), random.clone(), shutdown.clone());
         let sessions = Sessions::new(store.clone(), clock.clone(), random.clone());
@@ -216,6 +230,7 @@ impl App {
             jwks_fetches,
             grants,
             records,
+            proxy,
             shutdown,
             api,
             connect,
@@ -299,6 +314,10 @@ impl App {
     ) -> Answer {
         let wants_page = wants_page(request.headers());
         match route {
+            Ok(Route::Fhir(connection, path)) => self.live(peer, connection, path, request, request_id).await,
+            Err(Miss::Method(_)) if Route::is_fhir(request.uri().path()) => {
+                Answer::made(Refusal::Method.into_response(request_id.as_str()))
+            }
             Ok(route) if route.guard() == Guard::ApiKey => self.api(peer, route, request, request_id).await,
             Ok(route) => self.public(route, request).await,
             Err(Miss::NotFound) if wants_page => self.trouble(Trouble::NotFound.into()),
@@ -320,6 +339,68 @@ impl App {
         }
     }
 
+    /// The live FHIR proxy: whatever happens, a FHIR client gets an answer that it understands.
+    async fn live(
+        &self,
+        peer: Peer,
+        connection: String,
+        path: String,
+        request: Request<RequestBody>,
+        request_id: &RequestId,
+    ) -> Answer {
+        let parts = self.parts();
+        let proxy = &parts.proxy;
+        if request.method() == Method::OPTIONS {
+            return Answer::made(proxy.preflight(request.headers()));
+        }
+        let origin = proxy.listed_origin(request.headers());
+        let address = self.address(peer, request.headers());
+        let Guarded { caller, allowance } =
+            parts.api.guard(Operation::ReadLive, request.headers(), address).await;
+        let answered = match caller {
+            Ok(caller) => self.admitted_live(caller, connection, path, request, request_id).await,
+            Err(problem) => Err(problem),
+        };
+        let mut answer = answered.unwrap_or_else(|problem| problem.into_outcome(request_id));
+        allowance.write(answer.headers_mut());
+        proxy.open_to(origin, answer.headers_mut());
+        answer
+    }
+
+    async fn admitted_live(
+        &self,
+        caller: Caller,
+        connection: String,
+        path: String,
+        request: Request<RequestBody>,
+        request_id: &RequestId,
+    ) -> Result<Answer, Problem> {
+        let parts = self.parts();
+        let (head, body) = request.into_parts();
+        let form = if head.method == Method::POST { self.read_for_api(body).await? } else { Bytes::new() };
+        let query = head.uri.query().map(str::to_owned);
+        let request_id = request_id.as_str().to_owned();
+        let (method, headers) = (head.method, head.headers);
+        let id = request_id.clone();
+        let request = LiveRequest { caller, connection, path, query, method, headers, form, request_id };
+        let answer = parts.proxy.answer(request).await;
+        Ok(Answer::made(answer.unwrap_or_else(|refusal| refusal.into_response(&id))))
+    }
+
+    async fn read_for_api(&self, body: RequestBody) -> Result<Bytes, Problem> {
+        self.read(body).await.map_err(|error| match error {
+            ReadError::TooLarge => Problem::new(ProblemKind::PayloadTooLarge, "The body is too large."),
+            ReadError::TooSlow | ReadError::Broken => {
+                Problem::new(ProblemKind::BadRequest, "The body did not arrive completely, or not in time.")
+            }
+        })
+    }
+
+    /// The caller's own address, not that of a proxy in front.
+    fn address(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
+        client_address(peer.address.ip(), headers, &self.parts().config.listen.public.trusted_proxies)
+    }
+
     async fn api(
         &self,
         peer: Peer,
@@ -332,8 +413,7 @@ impl App {
         let Some(operation) = Operation::of(&route, request.method()) else {
             return refuse(Problem::not_found("This address"));
         };
-        let trusted = &parts.config.listen.public.trusted_proxies;
-        let address = client_address(peer.address.ip(), request.headers(), trusted);
+        let address = self.address(peer, request.headers());
         // 401 before anything of the body is read.
         let Guarded { caller, allowance } = parts.api.guard(operation, request.headers(), address).await;
         let answered = match caller {
@@ -352,12 +432,7 @@ impl App {
         request: Request<RequestBody>,
     ) -> Result<Answer, Problem> {
         let (head, body) = request.into_parts();
-        let body = self.read(body).await.map_err(|error| match error {
-            ReadError::TooLarge => Problem::new(ProblemKind::PayloadTooLarge, "The body is too large."),
-            ReadError::TooSlow | ReadError::Broken => {
-                Problem::new(ProblemKind::BadRequest, "The body did not arrive completely, or not in time.")
-            }
-        })?;
+        let body = self.read_for_api(body).await?;
         let query = Query::parse(head.uri.query());
         let request = ApiRequest { caller, method: head.method, headers: head.headers, query, body };
         self.parts().api.handle(route, request).await
@@ -405,7 +480,8 @@ impl App {
                 | Route::Source(_)
                 | Route::Sessions
                 | Route::Session(_)
-                | Route::LaunchContext(_) => Err(Trouble::NotFound.into()),
+                | Route::LaunchContext(_)
+                | Route::Fhir(..) => Err(Trouble::NotFound.into()),
             };
         answered.unwrap_or_else(|trouble| self.trouble(trouble))
     }

@@ -24,7 +24,7 @@ use crate::smart::server::{Overrides, doubts};
 use crate::smart::vendors::{VendorProfile, cerner_base_url};
 use crate::smart::{EhrServer, FhirBaseUrl, Registration};
 use crate::store::{Reader as _, StoreError};
-use crate::workspaces::{ApiKey, KeyScope, NewApiKeyTerms};
+use crate::workspaces::{ApiKey, KeyScope, NewApiKeyTerms, ResourceType};
 
 pub use keys::KeysCommand;
 
@@ -50,6 +50,9 @@ pub enum Command {
         /// May do only this; an empty list means everything.
         #[serde(default)]
         scopes: Vec<String>,
+        /// May read only these resource types live; an empty list means all.
+        #[serde(default)]
+        fhir_types: Vec<String>,
     },
     /// Lists the API keys of a workspace.
     ApiKeyList {
@@ -140,11 +143,12 @@ impl From<StoreError> for Refused {
 /// Carries a command out.
 pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
     match command {
-        Command::ApiKeyCreate { workspace, name, expires_in_days, scopes } => {
+        Command::ApiKeyCreate { workspace, name, expires_in_days, scopes, fhir_types } => {
             let workspace = workspace_named(parts, &workspace).await?;
             let day = Duration::from_hours(24);
             let expires_at = expires_in_days.map(|days| parts.clock.now().after(day * days));
-            let terms = NewApiKeyTerms { expires_at, scopes: key_scopes(&scopes)? };
+            let (scopes, fhir_types) = (key_scopes(&scopes)?, key_types(&fhir_types)?);
+            let terms = NewApiKeyTerms { expires_at, scopes, fhir_types };
             let new = parts.api_keys.create(&workspace, &name, terms).await?;
             Ok(json!({
                 "id": new.key.id,
@@ -152,6 +156,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
                 "name": new.key.name,
                 "api_key": new.text.expose(),
                 "scopes": scopes_text(&new.key),
+                "fhir_types": types_text(&new.key),
                 "expires_at": new.key.expires_at.map(|at| at.to_string()),
             }))
         }
@@ -162,7 +167,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             let rows = keys.into_iter().map(|(key, used)| {
                 json!({
                     "id": key.id, "name": key.name, "hint": key.hint, "state": key.state(now),
-                    "scopes": scopes_text(&key), "api_version": key.api_version,
+                    "scopes": scopes_text(&key), "fhir_types": types_text(&key), "api_version": key.api_version,
                     "created_at": key.created_at.to_string(),
                     "last_used_at": used.map(|at| at.to_string()),
                     "expires_at": key.expires_at.map(|at| at.to_string()),
@@ -322,6 +327,22 @@ async fn launch_target(
         "say whose API keys may read the launches: `--launch-workspace` with one of {}",
         names.join(", ")
     )))
+}
+
+/// No type given means a key that may read all of them.
+fn key_types(names: &[String]) -> Result<Option<Vec<ResourceType>>, Refused> {
+    let read = |name: &String| {
+        ResourceType::parse(name).ok_or_else(|| {
+            Refused(format!("FHIR R4 has no resource type `{name}`; write it as in `AllergyIntolerance`"))
+        })
+    };
+    let types = names.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok((!types.is_empty()).then_some(types))
+}
+
+fn types_text(key: &ApiKey) -> String {
+    let names = |types: &Vec<ResourceType>| types.iter().map(|one| one.name()).collect::<Vec<_>>().join(" ");
+    key.fhir_types.as_ref().map_or_else(|| "all".to_owned(), names)
 }
 
 async fn workspace_named(parts: &Parts, name: &str) -> Result<crate::workspaces::Workspace, Refused> {

@@ -106,7 +106,8 @@ impl Api {
                 | Route::Jwks
                 | Route::Callback
                 | Route::EhrLaunch(_)
-                | Route::Connect(..),
+                | Route::Connect(..)
+                | Route::Fhir(..),
                 _,
             ) => Err(Problem::not_found("This address")),
         }

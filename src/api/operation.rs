@@ -39,6 +39,10 @@ pub enum Operation {
     RetrievePatientSession,
     /// `GET /launch-contexts/{id}`
     RetrieveLaunchContext,
+    /// `GET /fhir/{connection_id}/…`
+    ReadLive,
+    /// `POST /fhir/{connection_id}/{type}/_search`
+    SearchLive,
 }
 
 /// An operation's row.
@@ -75,6 +79,7 @@ pub const OPERATIONS: &[Row] = {
     };
     use Operation as Op;
     const SESSIONS_OF: &str = "/patients/{id}/patient-sessions";
+    const LIVE: &str = "/fhir/{connection_id}/{path}";
     const CONNECTION_OF: &str = "/patients/{id}/connections/{connection_id}";
     &[
         row(Op::Health, "api.health", Method::GET, "/health", None),
@@ -134,6 +139,8 @@ pub const OPERATIONS: &[Row] = {
             "/launch-contexts/{id}",
             Some(PatientSessionsRead),
         ),
+        row(Op::ReadLive, "fhir.read", Method::GET, LIVE, Some(FhirRead)),
+        row(Op::SearchLive, "fhir.search", Method::POST, LIVE, Some(FhirRead)),
     ]
 };
 
@@ -157,6 +164,8 @@ impl Operation {
             Route::Sessions => Some(Self::InitPatientSession),
             Route::Session(_) => Some(Self::RetrievePatientSession),
             Route::LaunchContext(_) => Some(Self::RetrieveLaunchContext),
+            Route::Fhir(..) if *method == Method::POST => Some(Self::SearchLive),
+            Route::Fhir(..) => Some(Self::ReadLive),
             Route::Home
             | Route::Asset(_)
             | Route::Jwks

@@ -124,6 +124,9 @@ pub enum ApiKeyTask {
         /// Let it do only this, such as `patients:read`; may be given more than once [default: everything]
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
+        /// Let it read only this resource type live, such as `Observation`; may be given more than once [default: all]
+        #[arg(long = "fhir-type", value_name = "TYPE")]
+        fhir_types: Vec<String>,
         /// End it after so many days
         #[arg(long, value_name = "DAYS", alias = "expires-in")]
         expires_in_days: Option<u32>,

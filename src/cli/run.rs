@@ -306,8 +306,8 @@ impl Reached {
 
 fn api_key(task: ApiKeyTask) -> Command {
     match task {
-        ApiKeyTask::Create { workspace, name, scopes, expires_in_days } => {
-            Command::ApiKeyCreate { workspace, name, expires_in_days, scopes }
+        ApiKeyTask::Create { workspace, name, scopes, fhir_types, expires_in_days } => {
+            Command::ApiKeyCreate { workspace, name, expires_in_days, scopes, fhir_types }
         }
         ApiKeyTask::List { workspace } => Command::ApiKeyList { workspace },
         ApiKeyTask::Revoke { workspace, id } => Command::ApiKeyRevoke { workspace, id },

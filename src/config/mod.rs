@@ -22,8 +22,8 @@ pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration}
 use self::reader::{Report, Section};
 pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
-    ApiSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings, MasterKeySettings,
-    OutboundSettings, PullSettings, SigningSettings, StoreSettings, TlsFiles,
+    ApiSettings, FhirSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings,
+    MasterKeySettings, OutboundSettings, PullSettings, SigningSettings, StoreSettings, TlsFiles,
 };
 pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub launch: LaunchSettings,
     /// Reading records.
     pub pull: PullSettings,
+    /// The live FHIR proxy.
+    pub fhir: FhirSettings,
     /// `live`, `sandbox`, then those listed.
     pub workspaces: Vec<WorkspaceSettings>,
     /// Registrations at EHR vendors; names are unique.
@@ -104,6 +106,7 @@ impl Config {
         let outbound = root.table("outbound", OutboundSettings::read);
         let launch = root.table("launch", LaunchSettings::read);
         let pull = root.table("pull", PullSettings::read);
+        let fhir = root.table("fhir", FhirSettings::read);
         let workspaces = registrations::read_workspaces(root);
         let (ehr_clients, sources) = registrations::read_clients_and_sources(root, &workspaces);
         if let (Some(public_url), Some(listen)) = (&public_url, &listen) {
@@ -123,6 +126,7 @@ impl Config {
             outbound: outbound?,
             launch: launch?,
             pull: pull?,
+            fhir: fhir?,
             workspaces,
             ehr_clients,
             sources,

@@ -229,6 +229,18 @@ pub(super) fn networks(key: &'static str, example: &'static str) -> Rule<Vec<Net
     })
 }
 
+/// A list of origins of web pages, spelt as browsers send them.
+pub(super) fn origins(key: &'static str, example: &'static str) -> Rule<Vec<String>> {
+    rule(key, "a list of origins, each https:// and a host", example, |raw| {
+        let origin = |item: &str| match PublicUrl::parse(item) {
+            Ok(url) if url.origin() == item => Ok(item.to_owned()),
+            Ok(_) => Err("an origin that browsers write in another way".into()),
+            Err(bad) => Err(bad.to_string().into()),
+        };
+        raw.list()?.into_iter().map(origin).collect()
+    })
+}
+
 /// A list of OAuth scopes (RFC 6749 3.3: visible characters without quote and backslash).
 pub(super) fn scopes(key: &'static str, example: &'static str) -> Rule<Vec<String>> {
     rule(key, "a list of scopes", example, |raw| {

@@ -148,6 +148,21 @@ pub struct PullSettings {
     pub parallel_per_source: u32,
 }
 
+/// Reading live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FhirSettings {
+    /// Until an EHR's answer begins, and between two pieces of it.
+    pub timeout: Duration,
+    /// The largest answer that is passed on.
+    pub response_body: ByteSize,
+    /// Requests at the same time to one source.
+    pub parallel_per_source: u32,
+    /// Requests that may wait for their turn at one source.
+    pub waiting_per_source: u32,
+    /// Web pages that may ask from a browser.
+    pub cors_origins: Vec<String>,
+}
+
 impl Listener {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let address = section.required(&rules::socket_address("address", "\"0.0.0.0:8443\""));
@@ -328,5 +343,23 @@ impl PullSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let parallel = section.required(&rules::count("parallel_per_source", 1..=16, "4"));
         Some(Self { parallel_per_source: parallel? })
+    }
+}
+
+impl FhirSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let timeout = section.required(&rules::duration("timeout", SECOND..=MINUTE * 10, "\"60s\""));
+        let sizes = ByteSize::mib(1)..=ByteSize::mib(1 << 20);
+        let response_body = section.required(&rules::size("response_body", sizes, "\"2 GiB\""));
+        let parallel = section.required(&rules::count("parallel_per_source", 1..=4096, "16"));
+        let waiting = section.required(&rules::count("waiting_per_source", 0..=100_000, "256"));
+        let origins = section.required(&rules::origins("cors_origins", "[\"https://app.example\"]"));
+        Some(Self {
+            timeout: timeout?,
+            response_body: response_body?,
+            parallel_per_source: parallel?,
+            waiting_per_source: waiting?,
+            cors_origins: origins?,
+        })
     }
 }

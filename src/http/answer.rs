@@ -47,6 +47,11 @@ impl Answer {
         answer
     }
 
+    /// An answer that another room has put together.
+    pub fn made(response: Response<Body>) -> Self {
+        Self(response)
+    }
+
     /// A JSON body.
     pub fn json(status: StatusCode, value: &impl Serialize) -> Self {
         let body = serde_json::to_vec(value).expect("our own wire structs have string keys");

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
+use crate::fhir;
 use crate::http::{Answer, RequestId};
 use crate::store::StoreError;
 
@@ -167,7 +168,26 @@ impl Problem {
             "doc_url": doc_url,
             "request_id": request_id.as_str(),
         }});
-        let mut answer = Answer::json(status, &body);
+        self.with_headers(status, Answer::json(status, &body))
+    }
+
+    /// The answer as FHIR has it, for clients of the live proxy.
+    pub fn into_outcome(self, request_id: &RequestId) -> Answer {
+        self.log();
+        let (status, _, code) = self.kind.parts();
+        let issue = match status {
+            StatusCode::UNAUTHORIZED => "login",
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::NOT_FOUND => "not-found",
+            StatusCode::TOO_MANY_REQUESTS => "throttled",
+            status if status.is_server_error() => "exception",
+            _ => "invalid",
+        };
+        let outcome = fhir::outcome(status, issue, code, &self.message, request_id.as_str());
+        self.with_headers(status, Answer::made(outcome))
+    }
+
+    fn with_headers(&self, status: StatusCode, mut answer: Answer) -> Answer {
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 section 15.5.2: a 401 names the scheme that is asked for.
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

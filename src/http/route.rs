@@ -25,6 +25,9 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
+/// Where the live proxy begins.
+const FHIR: &str = "/fhir/";
+
 /// One address of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
@@ -64,6 +67,8 @@ pub enum Route {
     Session(String),
     /// Platform API: the context of an EHR launch.
     LaunchContext(String),
+    /// The live FHIR proxy: a connection's id, and what follows it, undecoded.
+    Fhir(String, String),
 }
 
 /// The pages behind a session's link.
@@ -111,12 +116,22 @@ const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const COLLECTION: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 const OBJECT: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
+/// FHIR's reading, searches by form, and a browser's question beforehand.
+const LIVE: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS];
 const DELETE: &[Method] = &[Method::DELETE];
 
 impl Route {
     /// The only place where a path is taken apart; [`Route::path`] is its inverse. Segments are decoded once, so `%2F`
     /// stays inside its segment.
     pub fn parse(method: &Method, path: &str) -> Result<Self, Miss> {
+        if let Some(live) = path.strip_prefix(FHIR) {
+            if !LIVE.contains(method) {
+                return Err(Miss::Method(Method405(LIVE)));
+            }
+            // The rest is FHIR's own address; it is read by a grammar, and must come to it as it was sent.
+            let (connection, rest) = live.split_at(live.find('/').unwrap_or(live.len()));
+            return Ok(Self::Fhir(connection.to_owned(), rest.to_owned()));
+        }
         let mut segments = Vec::new();
         for raw in path.split('/').skip(1) {
             let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| Miss::NotFound)?;
@@ -155,6 +170,11 @@ impl Route {
         if allowed.contains(method) { Ok(route) } else { Err(Miss::Method(Method405(allowed))) }
     }
 
+    /// Whether a path belongs to the live proxy, whose errors are FHIR's.
+    pub fn is_fhir(path: &str) -> bool {
+        path.starts_with(FHIR)
+    }
+
     /// The path of a route, encoded; the inverse of [`Route::parse`].
     pub fn path(&self) -> String {
         let segment = |text: &str| utf8_percent_encode(text, SEGMENT).to_string();
@@ -179,6 +199,7 @@ impl Route {
             Self::Sessions => "/patient-sessions".to_owned(),
             Self::Session(id) => format!("/patient-sessions/{}", segment(id)),
             Self::LaunchContext(id) => format!("/launch-contexts/{}", segment(id)),
+            Self::Fhir(connection, rest) => format!("/fhir/{connection}{rest}"),
         }
     }
 
@@ -202,7 +223,8 @@ impl Route {
             | Self::Source(_)
             | Self::Sessions
             | Self::Session(_)
-            | Self::LaunchContext(_) => Guard::ApiKey,
+            | Self::LaunchContext(_)
+            | Self::Fhir(..) => Guard::ApiKey,
         }
     }
 
@@ -227,6 +249,7 @@ impl Route {
             Self::Sessions => "sessions",
             Self::Session(_) => "session",
             Self::LaunchContext(_) => "launch-context",
+            Self::Fhir(..) => "fhir",
         }
     }
 }
@@ -302,6 +325,8 @@ mod tests {
             Route::Sessions,
             Route::Session("ps_1".to_owned()),
             Route::LaunchContext("0-0".to_owned()),
+            Route::Fhir("conn_1".to_owned(), String::new()),
+            Route::Fhir("conn_1".to_owned(), "/Patient/%2e%2e//1".to_owned()),
         ]
     }
 

@@ -1,11 +1,14 @@
-//! Calls to the outside: the only user of reqwest. Every call has a limit of time and of size, follows no redirect,
-//! and goes only to addresses that the guard allows, checked on what the name resolved to.
+//! Calls to the outside: the only user of reqwest, and of hyper's client for what is passed on as it arrives. Every call
+//! has a limit of time and of size, follows no redirect, and goes only to addresses that the guard allows, checked on
+//! what the name resolved to.
 
 mod address;
+mod connector;
 mod names;
+mod resolver;
+mod stream;
 
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +16,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, StatusCode};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::{Host, Url};
@@ -21,6 +23,10 @@ use url::{Host, Url};
 use crate::clock::Timestamp;
 
 pub use address::{AddressGuard, Network, Reach};
+pub use stream::{MOST_OF_A_HEAD, StreamCall};
+
+use resolver::{GuardedResolver, NotFound, PrivateOnly};
+use stream::StreamClient;
 
 use names::Names;
 
@@ -204,6 +210,8 @@ pub enum OutboundSetupError {
 pub struct Outbound {
     live: reqwest::Client,
     sandbox: reqwest::Client,
+    live_streams: StreamClient,
+    sandbox_streams: StreamClient,
     guard: AddressGuard,
     names: Names,
     timeout: Duration,
@@ -215,13 +223,14 @@ impl Outbound {
         let guard = AddressGuard::new(settings.allowed_networks.clone());
         let tls = tls_config(settings.extra_authorities.as_deref())?;
         let names = Names::default();
-        let client = |reach| {
-            let resolver = GuardedResolver { guard: guard.clone(), names: names.clone(), reach };
-            build_client(&tls, resolver, settings)
-        };
+        let resolver = |reach| GuardedResolver { guard: guard.clone(), names: names.clone(), reach };
+        let client = |reach| build_client(&tls, resolver(reach), settings);
+        let streams = |reach| stream::build(&tls, resolver(reach), settings.connect_timeout);
         Ok(Self {
             live: client(Reach::Public)?,
             sandbox: client(Reach::Loopback)?,
+            live_streams: streams(Reach::Public),
+            sandbox_streams: streams(Reach::Loopback),
             timeout: settings.timeout,
             guard,
             names,
@@ -337,45 +346,6 @@ fn build_client(
         .http2_max_header_list_size(64 * 1024)
         .build()
         .map_err(|error| OutboundSetupError::Client(error.to_string()))
-}
-
-/// Resolves names and leaves out every address the guard forbids, so that a name cannot lead inside.
-struct GuardedResolver {
-    guard: AddressGuard,
-    names: Names,
-    reach: Reach,
-}
-
-/// Marks a refusal by the guard inside reqwest's error chain.
-#[derive(Debug, thiserror::Error)]
-#[error("the name resolves to private addresses only")]
-struct PrivateOnly;
-
-/// Marks a name that does not resolve inside reqwest's error chain.
-#[derive(Debug, thiserror::Error)]
-#[error("the name does not resolve")]
-struct NotFound;
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (guard, names, reach) = (self.guard.clone(), self.names.clone(), self.reach);
-        let lookup = async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|_| NotFound)?;
-            let found: Vec<SocketAddr> = found.collect();
-            let allowed: Vec<SocketAddr> =
-                found.iter().copied().filter(|address| guard.allows(address.ip(), reach)).collect();
-            if allowed.is_empty() {
-                let error: Box<dyn std::error::Error + Send + Sync> =
-                    if found.is_empty() { NotFound.into() } else { PrivateOnly.into() };
-                return Err(error);
-            }
-            names.note(name.as_str(), allowed.iter().map(SocketAddr::ip));
-            let addresses: Addrs = Box::new(allowed.into_iter());
-            Ok(addresses)
-        };
-        let lookup: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(lookup);
-        lookup
-    }
 }
 
 /// What went wrong, without reqwest's own text, which repeats the URL with its query.

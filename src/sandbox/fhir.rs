@@ -56,6 +56,21 @@ impl Sandbox {
                     true,
                 ),
             ),
+            [resource_type, "_search"]
+                if incoming.method == Method::POST && self.personality.searches_by_post() =>
+            {
+                // Epic ignores a query beside the form, so everything is in the form.
+                let searched = Incoming {
+                    peer: incoming.peer,
+                    method: Method::GET,
+                    path: incoming.path.clone(),
+                    query: String::from_utf8_lossy(&incoming.body).into_owned(),
+                    headers: incoming.headers.clone(),
+                    body: Bytes::new(),
+                };
+                let answer = |access: Access| self.search(resource_type, &access, &searched);
+                (Kind::Fhir, self.guarded(resource_type, incoming, now, answer, true))
+            }
             [resource_type, id] if get => (
                 Kind::Fhir,
                 self.guarded(

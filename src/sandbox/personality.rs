@@ -138,6 +138,11 @@ impl Personality {
         Self::ALL.into_iter().find(|known| known.name() == name)
     }
 
+    /// Whether searches by POST to `{type}/_search` are known. Oracle Health documents none.
+    pub(super) const fn searches_by_post(self) -> bool {
+        !matches!(self, Self::CernerPatient)
+    }
+
     pub(super) const fn traits(self) -> &'static Traits {
         match self {
             Self::CernerPatient => &CERNER_PATIENT,

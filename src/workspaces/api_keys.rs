@@ -16,6 +16,7 @@ use crate::shutdown::Shutdown;
 use crate::store::{Range, Reader, Store, StoreError, Table, json_value};
 use crate::workspaces::Workspace;
 use crate::workspaces::key_scope::{KeyScope, KeyScopes};
+use crate::workspaces::resource_type::{KeyTypes, ResourceType};
 
 const API_KEYS: Table<ApiKey> = Table::new("api_keys.v1");
 const API_KEYS_BY_WORKSPACE: Table<[u8; 32]> = Table::new("api_keys_by_workspace.v1");
@@ -50,6 +51,9 @@ pub struct ApiKey {
     /// What it may do; without a list, everything.
     #[serde(default)]
     pub scopes: Option<Vec<KeyScope>>,
+    /// Which resource types it may read live; without a list, all.
+    #[serde(default)]
+    pub fhir_types: Option<Vec<ResourceType>>,
     /// The version of the API for requests that name none.
     #[serde(default = "first_version")]
     pub api_version: String,
@@ -92,6 +96,8 @@ pub struct NewApiKeyTerms {
     pub expires_at: Option<Timestamp>,
     /// What it may do; without a list, everything.
     pub scopes: Option<Vec<KeyScope>>,
+    /// Which resource types it may read live; without a list, all.
+    pub fhir_types: Option<Vec<ResourceType>>,
 }
 
 /// A key just made: the only moment when its text is known.
@@ -114,6 +120,8 @@ pub struct Caller {
     pub key: ApiKeyId,
     /// What the key may do.
     pub scopes: KeyScopes,
+    /// Which resource types it may read live.
+    pub fhir_types: KeyTypes,
 }
 
 /// Why a key was not accepted.
@@ -186,6 +194,7 @@ impl ApiKeys {
             expires_at: terms.expires_at,
             revoked_at: None,
             scopes,
+            fhir_types: terms.fhir_types,
             api_version: first_version(),
         };
         let (row, digest) = (key.clone(), sha256(text.as_bytes()));
@@ -236,6 +245,7 @@ impl ApiKeys {
             environment: key.environment,
             key: key.id,
             scopes: KeyScopes::of(key.scopes.as_deref()),
+            fhir_types: KeyTypes::of(key.fhir_types.as_deref()),
         })
     }
 

@@ -8,6 +8,7 @@ mod api_keys;
 mod key_scope;
 mod patients;
 mod replays;
+mod resource_type;
 pub(crate) mod sessions;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use api_keys::{ApiKey, ApiKeyState, ApiKeys, Caller, KeyRefusal, NewApiKey, 
 pub use key_scope::{KeyScope, KeyScopes, UnknownKeyScope};
 pub use patients::{NewPatient, Patient, PatientError, PatientFilter, Patients, patient_id_problem};
 pub use replays::{OnceError, OnceOnly, REPLAY_LIFE, forget_patient};
+pub use resource_type::{KeyTypes, ResourceType, UnknownResourceType};
 pub use sessions::{
     NewSession, PatientSession, SESSION_ATTEMPTS, SessionError, SessionMode, SessionStatus, SessionToken,
     Sessions, is_return_address,

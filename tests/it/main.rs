@@ -8,6 +8,7 @@ mod ehr_launch;
 mod hostile;
 mod isolation;
 mod launch;
+mod live;
 mod population;
 mod program;
 mod pulls;

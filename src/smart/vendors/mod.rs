@@ -56,6 +56,8 @@ pub struct VendorProfile {
     pub nonce_required: bool,
     /// Without a patient in the token response and in `fhirUser`, ask `GET Patient`.
     pub ask_for_patient: bool,
+    /// Searches by POST to `{type}/_search` are known. Where they are not, the search goes by address.
+    pub post_search: bool,
     /// A refresh token not used for this long is lost.
     pub refresh_idle_limit: Option<Duration>,
     /// How refresh tokens behave; what comes decides, this is for the text that staff read.

@@ -30,6 +30,8 @@ pub(super) const GENERIC: VendorProfile = VendorProfile {
     issuer: IssuerRule::Metadata,
     nonce_required: false,
     ask_for_patient: true,
+    // FHIR R4 demands it, and it keeps what is searched for out of the logs on the way.
+    post_search: true,
     refresh_idle_limit: None,
     refresh: RefreshBehaviour::Either,
     client_id_per_environment: false,
@@ -46,6 +48,8 @@ const CERNER: VendorProfile = VendorProfile {
     issuer: IssuerRule::TenantIdsp,
     // `GET Patient` needs a search parameter there.
     ask_for_patient: false,
+    // Not in its documentation.
+    post_search: false,
     // Unused for three months, a refresh token is gone.
     refresh_idle_limit: Some(Duration::from_hours(90 * 24)),
     hosts: &["fhir-myrecord.cerner.com", "fhir-myrecord-sc.cerner.com", "fhir-open.cerner.com"],
