@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rsa::rand_core::{TryCryptoRng, TryRng};
 
 use crate::clock::Timestamp;
-use crate::crypto::{base64url, sha256};
+use crate::crypto::{base64url, lower_hex, sha256};
 use crate::id::{Id, ReferenceCode};
 
 /// A source of random bytes: the operating system's, or a seeded one that makes the same bytes in every run.
@@ -70,9 +70,7 @@ impl Random {
 
     /// `N` random bytes in lower-case hexadecimal.
     pub fn hex<const N: usize>(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let nibbles = self.bytes::<N>().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        nibbles.map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
+        lower_hex(&self.bytes::<N>())
     }
 
     /// A new id.

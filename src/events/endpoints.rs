@@ -13,6 +13,9 @@ use crate::store::{Change, Range, Reader, StoreError, Table, json_value};
 const ENDPOINTS: Table<WebhookEndpoint> = Table::new("webhook_endpoints.v1");
 const ENDPOINTS_BY_WORKSPACE: Table<()> = Table::new("webhook_endpoints_by_workspace.v1");
 
+/// Endpoints that were deleted and still have events.
+pub(super) const REMOVED: Table<()> = Table::new("webhook_endpoints_removed.v1");
+
 secret_type!(
     /// What deliveries are signed with. `whsec_` and then base64, so that the whole text is the key of the platform's own
     /// signature, and the decoded rest the key of Standard Webhooks.

@@ -2,15 +2,24 @@
 //! of each connection, and the outbox of webhooks. It stands above the rooms that cause events, because a change and its
 //! events are one transaction.
 
+mod delivery;
 mod endpoints;
 pub mod history;
 mod incidents;
 mod kinds;
+mod lanes;
 mod outbox;
+mod retention;
+mod signature;
 mod webhooks;
 
+pub use delivery::{DELAYS, RedeliverError};
 pub use endpoints::{EarlierSecret, EndpointStatus, SigningSecret, WebhookEndpoint};
 pub use incidents::{INCIDENTS, Incident};
 pub use kinds::{EventKind, Wanted};
-pub use outbox::{Event, Fact, Outbox, forget_patient};
-pub use webhooks::{EndpointPatch, NewEndpoint, WebhookError, Webhooks};
+pub use outbox::{Event, EventRecord, Fact, Outbox, forget_patient};
+pub use webhooks::{EndpointPatch, NewEndpoint, WebhookError, WebhookSettings, Webhooks};
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::crypto::Random;
-use crate::events::{EventKind, WebhookEndpoint};
+use crate::events::{DELAYS, EventKind, WebhookEndpoint, lock};
 use crate::id::{EventId, Id as _, PatientKey, WebhookEndpointId, WorkspaceId};
 use crate::store::{Change, Range, Reader, StoreError, Table, Value, json_value};
 
@@ -53,6 +54,9 @@ pub struct Event {
     pub last_status: Option<u16>,
     /// The beginning of the receiver's last answer.
     pub last_body: Option<String>,
+    /// Why there was no answer the last time, for staff.
+    #[serde(default)]
+    pub last_error: Option<String>,
     /// When it was last sent by hand.
     pub last_redelivered_at: Option<Timestamp>,
 }
@@ -137,6 +141,7 @@ impl Outbox {
                 delivered_at: None,
                 last_status: None,
                 last_body: None,
+                last_error: None,
                 last_redelivered_at: None,
             };
             change.put(EVENT_DATA, &event.id.to_bytes(), &data);
@@ -145,6 +150,21 @@ impl Outbox {
             self.wake_after(change, endpoint.id);
         }
         Ok(())
+    }
+
+    /// The endpoints to look at since the last call; waits until somebody rings when there is none.
+    pub(super) async fn touched(&self) -> BTreeSet<WebhookEndpointId> {
+        let touched = std::mem::take(&mut *lock(&self.touched.endpoints));
+        if !touched.is_empty() {
+            return touched;
+        }
+        self.touched.bell.notified().await;
+        std::mem::take(&mut *lock(&self.touched.endpoints))
+    }
+
+    /// Has [`Outbox::touched`] return, if only with nothing.
+    pub(super) fn ring(&self) {
+        self.touched.bell.notify_one();
     }
 
     /// Has delivery look at an endpoint once a write is on disk.
@@ -156,12 +176,132 @@ impl Outbox {
 
 impl Touched {
     fn touch(&self, endpoint: WebhookEndpointId) {
-        self.endpoints.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(endpoint);
+        lock(&self.endpoints).insert(endpoint);
         self.bell.notify_one();
     }
 }
 
+/// What is due of one endpoint, as [`due`] finds it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// These, the longest due first.
+    Now(Vec<EventId>),
+    /// Nothing before this time.
+    At(Timestamp),
+    /// Nothing at all.
+    Never,
+}
+
+/// The next events to try of an endpoint, a few at a time.
+pub(super) fn due(
+    reader: &impl Reader,
+    endpoint: WebhookEndpointId,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Due, StoreError> {
+    let mut found = Vec::new();
+    let mut later = None;
+    reader.each(EVENTS_DUE, &Range::of(&endpoint.to_bytes()).limit(limit), |key, [tries]| {
+        let Some((at, event)) = due_of(key) else { return Ok(true) };
+        // What lies further ahead than any delay of its own was put there by a clock that was wrong then.
+        let ahead = DELAYS.get(usize::from(tries)).copied().unwrap_or_default() + CLOCK_SLACK;
+        if at <= now || at.since(now) > ahead {
+            found.push(event);
+        } else {
+            later.get_or_insert(at);
+        }
+        Ok(later.is_none())
+    })?;
+    Ok(match (found.is_empty(), later) {
+        (false, _) => Due::Now(found),
+        (true, Some(at)) => Due::At(at),
+        (true, None) => Due::Never,
+    })
+}
+
+/// A clock that is corrected by less than this moves nothing.
+const CLOCK_SLACK: Duration = Duration::from_mins(1);
+
+fn due_of(key: &[u8]) -> Option<(Timestamp, EventId)> {
+    let millis = u64::from_be_bytes(key.get(16..24)?.try_into().ok()?);
+    let event: [u8; 16] = key.get(24..)?.try_into().ok()?;
+    Some((Timestamp::from_millis(i64::try_from(millis).ok()?), EventId::from_bytes(event)))
+}
+
+/// The endpoints that have something to be tried, now or later: one step for each, however much that is.
+pub(super) fn endpoints_with_due(reader: &impl Reader) -> Result<Vec<WebhookEndpointId>, StoreError> {
+    let mut found = Vec::new();
+    let mut beyond = None;
+    while let Some(key) = reader.keys(EVENTS_DUE, &Range::of(b"").beyond(beyond).limit(1))?.pop() {
+        let Some(endpoint) = key.get(..16).and_then(|bytes| bytes.try_into().ok()) else { break };
+        found.push(WebhookEndpointId::from_bytes(endpoint));
+        beyond = Some([endpoint.as_slice(), &[255; 24]].concat());
+    }
+    Ok(found)
+}
+
+/// An endpoint's events with what they tell, newest first, older than `after`: all, or only delivered or undelivered ones.
+pub(super) fn of_endpoint(
+    reader: &impl Reader,
+    endpoint: WebhookEndpointId,
+    delivered: Option<bool>,
+    after: Option<EventId>,
+    limit: usize,
+) -> Result<Vec<EventRecord>, StoreError> {
+    let mut ids = Vec::new();
+    for state in [false, true] {
+        if delivered.is_some_and(|wanted| wanted != state) {
+            continue;
+        }
+        let prefix = [endpoint.to_bytes().as_slice(), &[u8::from(state)]].concat();
+        let beyond = after.map(|after| [prefix.as_slice(), &after.to_bytes()].concat());
+        let range = Range::of(&prefix).descending().beyond(beyond).limit(limit);
+        ids.extend(reader.keys(EVENTS_BY_ENDPOINT, &range)?.into_iter().map(|key| key[17..].to_vec()));
+    }
+    ids.sort_unstable_by(|left, right| right.cmp(left));
+    ids.truncate(limit);
+    let mut found = Vec::new();
+    for id in ids {
+        if let Some(event) = reader.get(EVENTS, &id)? {
+            let data = event.data(reader)?;
+            found.push(EventRecord { event, data });
+        }
+    }
+    Ok(found)
+}
+
+/// The ids of some events of an endpoint, delivered or not.
+pub(super) fn some_of_endpoint(
+    reader: &impl Reader,
+    endpoint: WebhookEndpointId,
+    limit: usize,
+) -> Result<Vec<EventId>, StoreError> {
+    let keys = reader.keys(EVENTS_BY_ENDPOINT, &Range::of(&endpoint.to_bytes()).limit(limit))?;
+    let ids = keys.iter().filter_map(|key| key.get(17..)?.try_into().ok());
+    Ok(ids.map(EventId::from_bytes).collect())
+}
+
+/// An event with what it tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRecord {
+    /// The event.
+    pub event: Event,
+    /// `data.object` as JSON text.
+    pub data: String,
+}
+
 impl Event {
+    /// The event of this id.
+    pub(super) fn find(reader: &impl Reader, id: EventId) -> Result<Option<Self>, StoreError> {
+        reader.get(EVENTS, &id.to_bytes())
+    }
+
+    /// What it tells.
+    pub(super) fn data(&self, reader: &impl Reader) -> Result<String, StoreError> {
+        let data = reader.get(EVENT_DATA, &self.id.to_bytes())?;
+        data.map(|data| data.0).ok_or(StoreError::Damaged(EVENT_DATA.name()))
+    }
+
     /// Keeps the event and the rows it is found by; `self` is new, or what it was before has been taken out with
     /// [`Event::unlist`].
     pub(super) fn put(&self, change: &mut Change<'_>) {

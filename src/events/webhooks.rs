@@ -1,28 +1,60 @@
 //! What a workspace does with its webhook endpoints: make, list, change, rotate, delete.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
+use tokio::sync::Notify;
+use url::Url;
 
 use crate::clock::Clock;
 use crate::config::Environment;
 use crate::crypto::{Random, base64};
-use crate::events::{EarlierSecret, EndpointStatus, Outbox, SigningSecret, WebhookEndpoint};
-use crate::id::{WebhookEndpointId, WorkspaceId};
+use crate::events::delivery::Pools;
+use crate::events::endpoints::REMOVED;
+use crate::events::lanes::Lanes;
+use crate::events::outbox::of_endpoint;
+use crate::events::signature::PREFIX;
+use crate::events::{EarlierSecret, EndpointStatus, EventRecord, Outbox, SigningSecret, WebhookEndpoint};
+use crate::id::{EventId, Id as _, WebhookEndpointId, WorkspaceId};
+use crate::outbound::{Outbound, OutboundError, Reach};
+use crate::shutdown::Shutdown;
 use crate::store::{Change, Store, StoreError};
 
 /// Endpoints of one workspace: each costs a row for every event it wants.
 const MOST_ENDPOINTS: usize = 50;
 
-/// Webhook endpoints and their events. Clones share the store.
-#[derive(Debug, Clone)]
-pub struct Webhooks {
+/// Webhook endpoints, their events, and the delivery of these. Clones share them.
+#[derive(Clone)]
+pub struct Webhooks(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) random: Random,
+    pub(super) outbound: Outbound,
     pub(super) outbox: Outbox,
+    pub(super) settings: WebhookSettings,
+    pub(super) shutdown: Shutdown,
+    pub(super) pools: Pools,
+    pub(super) lanes: Lanes,
+    /// Rings when an endpoint was deleted.
+    pub(super) removals: Arc<Notify>,
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
     /// How long the secret before a rotation still counts.
-    overlap: Duration,
+    pub overlap: Duration,
+    /// How long events can be listed and sent again.
+    pub retention: Duration,
+}
+
+impl std::fmt::Debug for Webhooks {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Webhooks")
+    }
 }
 
 /// What an app says of a new endpoint; checked by who reads it.
@@ -67,9 +99,35 @@ pub enum WebhookError {
 }
 
 impl Webhooks {
-    /// Over a store; `overlap` is how long the secret before a rotation still counts.
-    pub fn new(store: Store, clock: Clock, random: Random, outbox: Outbox, overlap: Duration) -> Self {
-        Self { store, clock, random, outbox, overlap }
+    /// Over a store. `outbound` is for receivers alone: which private networks they may live in is a question of its own.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        random: Random,
+        outbound: Outbound,
+        outbox: Outbox,
+        settings: WebhookSettings,
+        shutdown: Shutdown,
+    ) -> Self {
+        let (pools, lanes) = (Pools::default(), Lanes::default());
+        let removals = Arc::default();
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            random,
+            outbound,
+            outbox,
+            settings,
+            shutdown,
+            pools,
+            lanes,
+            removals,
+        }))
+    }
+
+    /// Whether a receiver's address may be called, as far as that can be told without asking the network.
+    pub fn may_call(&self, url: &Url, environment: Environment) -> Result<(), OutboundError> {
+        self.0.outbound.may_call(url, reach(environment))
     }
 
     /// Makes an endpoint.
@@ -79,9 +137,9 @@ impl Webhooks {
         environment: Environment,
         new: NewEndpoint,
     ) -> Result<WebhookEndpoint, WebhookError> {
-        let now = self.clock.now();
+        let now = self.0.clock.now();
         let endpoint = WebhookEndpoint {
-            id: self.random.id(now),
+            id: self.0.random.id(now),
             workspace,
             environment,
             url: new.url,
@@ -95,7 +153,8 @@ impl Webhooks {
             secret: self.new_secret(),
             earlier_secret: None,
         };
-        self.store
+        self.0
+            .store
             .write(move |change| {
                 if WebhookEndpoint::of_workspace(change, workspace, None)?.len() >= MOST_ENDPOINTS {
                     return Err(WebhookError::TooMany);
@@ -114,7 +173,8 @@ impl Webhooks {
         after: Option<WebhookEndpointId>,
         limit: usize,
     ) -> Result<Vec<WebhookEndpoint>, StoreError> {
-        self.store
+        self.0
+            .store
             .read(move |view| {
                 let mut found = WebhookEndpoint::of_workspace(view, workspace, after)?;
                 found.retain(|endpoint| status.is_none_or(|wanted| endpoint.status == wanted));
@@ -130,7 +190,7 @@ impl Webhooks {
         workspace: WorkspaceId,
         id: WebhookEndpointId,
     ) -> Result<Option<WebhookEndpoint>, StoreError> {
-        let found = self.store.read(move |view| WebhookEndpoint::find(view, id)).await?;
+        let found = self.0.store.read(move |view| WebhookEndpoint::find(view, id)).await?;
         Ok(found.filter(|endpoint| endpoint.workspace == workspace))
     }
 
@@ -141,7 +201,7 @@ impl Webhooks {
         id: WebhookEndpointId,
         patch: EndpointPatch,
     ) -> Result<Option<WebhookEndpoint>, StoreError> {
-        let (now, outbox) = (self.clock.now(), self.outbox.clone());
+        let (now, outbox) = (self.0.clock.now(), self.0.outbox.clone());
         self.change(workspace, id, move |change, old| {
             let new = WebhookEndpoint {
                 url: patch.url.unwrap_or_else(|| old.url.clone()),
@@ -166,7 +226,7 @@ impl Webhooks {
         workspace: WorkspaceId,
         id: WebhookEndpointId,
     ) -> Result<Option<WebhookEndpoint>, StoreError> {
-        let (now, secret, overlap) = (self.clock.now(), self.new_secret(), self.overlap);
+        let (now, secret, overlap) = (self.0.clock.now(), self.new_secret(), self.0.settings.overlap);
         self.change(workspace, id, move |_, old| WebhookEndpoint {
             updated_at: now,
             secret,
@@ -178,14 +238,41 @@ impl Webhooks {
 
     /// Deletes an endpoint; says whether there was one.
     pub async fn delete(&self, workspace: WorkspaceId, id: WebhookEndpointId) -> Result<bool, StoreError> {
-        self.store
+        let removals = Arc::clone(&self.0.removals);
+        self.0
+            .store
             .write(move |change| {
                 let found = WebhookEndpoint::find(change, id)?;
                 let Some(endpoint) = found.filter(|endpoint| endpoint.workspace == workspace) else {
                     return Ok(false);
                 };
                 endpoint.remove(change);
+                // Its events may be many; they go in small steps, and nobody finds them meanwhile.
+                change.put(REMOVED, &id.to_bytes(), &());
+                change.after_commit(move || removals.notify_one());
                 Ok(true)
+            })
+            .await
+    }
+
+    /// The events of an endpoint, newest first, after the one with the id `after`: all, or only delivered or undelivered
+    /// ones. `None` when the endpoint is not the workspace's.
+    pub async fn events(
+        &self,
+        workspace: WorkspaceId,
+        id: WebhookEndpointId,
+        delivered: Option<bool>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Option<Vec<EventRecord>>, StoreError> {
+        self.0
+            .store
+            .read(move |view| {
+                let found = WebhookEndpoint::find(view, id)?;
+                match found.filter(|endpoint| endpoint.workspace == workspace) {
+                    Some(_) => of_endpoint(view, id, delivered, after, limit).map(Some),
+                    None => Ok(None),
+                }
             })
             .await
     }
@@ -196,7 +283,8 @@ impl Webhooks {
         id: WebhookEndpointId,
         with: impl FnOnce(&mut Change<'_>, WebhookEndpoint) -> WebhookEndpoint + Send + 'static,
     ) -> Result<Option<WebhookEndpoint>, StoreError> {
-        self.store
+        self.0
+            .store
             .write(move |change| {
                 let found = WebhookEndpoint::find(change, id)?;
                 let Some(old) = found.filter(|endpoint| endpoint.workspace == workspace) else {
@@ -213,6 +301,14 @@ impl Webhooks {
     }
 
     fn new_secret(&self) -> SigningSecret {
-        SigningSecret::new(format!("whsec_{}", base64(&self.random.bytes::<32>())))
+        SigningSecret::new(format!("{PREFIX}{}", base64(&self.0.random.bytes::<32>())))
+    }
+}
+
+/// How far deliveries of an environment may go.
+pub(super) fn reach(environment: Environment) -> Reach {
+    match environment {
+        Environment::Live => Reach::Public,
+        Environment::Sandbox => Reach::Loopback,
     }
 }

@@ -74,7 +74,17 @@ pub struct Call {
     headers: HeaderMap,
     body: Option<Bytes>,
     limit: usize,
+    beyond: Beyond,
     timeout: Option<Duration>,
+}
+
+/// What an answer longer than its limit means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// It is of no use.
+    Refused,
+    /// Its beginning is enough, and so is its status when the rest does not come.
+    LeftOut,
 }
 
 impl Call {
@@ -86,8 +96,16 @@ impl Call {
             headers: HeaderMap::new(),
             body: None,
             limit: 1 << 20,
+            beyond: Beyond::Refused,
             timeout: None,
         }
+    }
+
+    /// A POST of JSON text, byte for byte.
+    pub fn json(url: Url, text: impl Into<Bytes>) -> Self {
+        let mut call = Self { method: Method::POST, body: Some(text.into()), ..Self::get(url) };
+        call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        call
     }
 
     /// A POST of a form (RFC 6749 appendix B).
@@ -131,6 +149,13 @@ impl Call {
     pub fn at_most(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
+    }
+
+    /// Takes the first bytes of the answer and leaves the rest, for who wants to know little more than the status.
+    #[must_use]
+    pub fn first(mut self, bytes: usize) -> Self {
+        self.beyond = Beyond::LeftOut;
+        self.at_most(bytes)
     }
 
     /// The longest time until the whole answer is there; the default comes from the configuration.
@@ -256,19 +281,33 @@ impl Outbound {
         let reply = request.send().await.map_err(|error| classify(&error, &host))?;
         let (status, headers) = (reply.status(), reply.headers().clone());
         let too_large = || OutboundError::TooLarge(host.clone(), call.limit);
-        if reply.content_length().is_some_and(|length| length > call.limit as u64) {
+        let cut = call.beyond == Beyond::LeftOut;
+        if !cut && reply.content_length().is_some_and(|length| length > call.limit as u64) {
             return Err(too_large());
         }
         let mut body = BytesMut::new();
         let mut chunks = reply.bytes_stream();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| classify(&error, &host))?;
-            if body.len() + chunk.len() > call.limit {
-                return Err(too_large());
+            let chunk = match chunk {
+                Err(_) if cut => break,
+                chunk => chunk.map_err(|error| classify(&error, &host))?,
+            };
+            let room = call.limit - body.len();
+            if chunk.len() > room {
+                if !cut {
+                    return Err(too_large());
+                }
+                body.extend_from_slice(&chunk[..room]);
+                break;
             }
             body.extend_from_slice(&chunk);
         }
         Ok(Reply { status, headers, body: body.freeze() })
+    }
+
+    /// Whether a URL may be called at all, as far as that can be told without asking the network.
+    pub fn may_call(&self, url: &Url, reach: Reach) -> Result<(), OutboundError> {
+        self.check(url, reach).map(drop)
     }
 
     /// The checks that need no network; the name of the host for error texts.
