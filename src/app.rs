@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::crypto::{Algorithm, Random};
 use crate::directory::{Directory, DirectoryError, LaunchTarget, NewEhrClient, NewSource};
-use crate::events::Outbox;
 use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
+use crate::events::{Outbox, WebhookSettings, Webhooks};
 use crate::grants::{Announcements, Grants};
 use crate::http::{
     Answer, ConnectPage, Guard, HeaderPolicy, Method405, Miss, Problem, ProblemKind, RequestId, Route,
@@ -121,6 +121,8 @@ pub struct Parts {
     pub records: Records,
     /// Reading live.
     pub proxy: Proxy,
+    /// Who is told of events.
+    pub webhooks: Webhooks,
     /// The signal to stop.
     pub shutdown: Shutdown,
     api: Api,
@@ -136,6 +138,13 @@ impl App {
             timeout: config.outbound.timeout,
             connect_timeout: config.outbound.connect_timeout,
             allowed_networks: config.outbound.allow_private.clone(),
+            extra_authorities: authorities.clone(),
+        })?;
+        // Receivers are named by apps, and EHRs by the operator: a network open to one is not open to the other.
+        let to_receivers = Outbound::new(&OutboundSettings {
+            timeout: config.outbound.timeout,
+            connect_timeout: config.outbound.connect_timeout,
+            allowed_networks: config.webhook.allow_private.clone(),
             extra_authorities: authorities,
         })?;
         let discoverer = Discoverer::new(outbound.clone(), clock.clone());
@@ -155,7 +164,8 @@ impl App {
         );
         let directory = Directory::load(store.clone(), clock.clone(), random.clone())?;
         let origin = config.public_url.origin().to_owned();
-        let announcements = Announcements::new(Outbox::new(random.clone()), move |token| {
+        let outbox = Outbox::new(random.clone());
+        let announcements = Announcements::new(outbox.clone(), move |token| {
             format!("{origin}{}", Route::Connect(token.clone(), ConnectPage::Start).path())
         });
         let grants = Grants::new(
@@ -187,6 +197,15 @@ impl App {
             cors_origins: live.cors_origins.clone(),
         };
         let proxy = Proxy::new(settings, outbound.clone(), grants.clone(), clock.clone());
+        let webhooks = Webhooks::new(
+            store.clone(),
+            clock.clone(),
+            random.clone(),
+            to_receivers,
+            outbox,
+            WebhookSettings { overlap: config.webhook.secret_overlap, retention: config.webhook.retention },
+            shutdown.clone(),
+        );
         let workspaces = Workspaces::new(store.clone(), clock.clone(), random.clone());
         let api_keys = ApiKeys::new(store.clone(), clock.clone(), random.clone(), shutdown.clone());
         let sessions = Sessions::new(store.clone(), clock.clone(), random.clone());
@@ -200,6 +219,7 @@ impl App {
             directory: directory.clone(),
             grants: grants.clone(),
             records: records.clone(),
+            webhooks: webhooks.clone(),
             public_url: config.public_url.clone(),
             session_lifetime: config.launch.session_lifetime,
         };
@@ -231,6 +251,7 @@ impl App {
             grants,
             records,
             proxy,
+            webhooks,
             shutdown,
             api,
             connect,
@@ -249,6 +270,7 @@ impl App {
         let parts = self.parts();
         parts.records.pulls().start();
         parts.grants.start_erasing();
+        parts.webhooks.start();
         let app = self.clone();
         let limits = server_limits(&parts.config);
         let handler = move |peer: Peer, request: Request<RequestBody>| {
@@ -481,7 +503,13 @@ impl App {
                 | Route::Sessions
                 | Route::Session(_)
                 | Route::LaunchContext(_)
-                | Route::Fhir(..) => Err(Trouble::NotFound.into()),
+                | Route::Fhir(..)
+                | Route::AuthEvents(_)
+                | Route::Webhooks
+                | Route::Webhook(_)
+                | Route::WebhookSecret(_)
+                | Route::WebhookEvents(_)
+                | Route::Redeliver(_) => Err(Trouble::NotFound.into()),
             };
         answered.unwrap_or_else(|trouble| self.trouble(trouble))
     }

@@ -32,6 +32,11 @@ impl Fields {
         Ok(Self(members))
     }
 
+    /// Whether a field is there, be it null.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// A text of 1 to `most` characters that must be there.
     pub fn required_text(&self, name: &str, most: usize) -> Result<String, Problem> {
         self.text(name, most, Null::Refused)?.ok_or_else(|| Problem::missing(name))

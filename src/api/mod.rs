@@ -3,6 +3,7 @@
 //! Success is always status 200, creates and deletes included; errors always have the six-key envelope; another
 //! workspace's objects are 404.
 
+mod auth_events;
 mod cursor;
 mod etag;
 mod export;
@@ -16,6 +17,8 @@ mod records;
 mod sessions;
 mod sources;
 mod throttle;
+mod webhook_events;
+mod webhooks;
 mod wire;
 
 use bytes::Bytes;
@@ -26,6 +29,7 @@ use serde_json::json;
 use crate::clock::Clock;
 use crate::config::PublicUrl;
 use crate::directory::Directory;
+use crate::events::Webhooks;
 use crate::grants::Grants;
 use crate::http::{Answer, Problem, Route};
 use crate::records::Records;
@@ -58,6 +62,8 @@ pub struct Api {
     pub grants: Grants,
     /// What was read.
     pub records: Records,
+    /// Who is told of events.
+    pub webhooks: Webhooks,
     /// Our own address, for links.
     pub public_url: PublicUrl,
     /// How long a session lives when the caller does not say.
@@ -99,6 +105,15 @@ impl Api {
             (Route::Sessions, _) => sessions::create(self, &request).await,
             (Route::Session(id), _) => sessions::retrieve(self, &request, &id).await,
             (Route::LaunchContext(id), _) => launch_contexts::retrieve(self, &request, &id).await,
+            (Route::AuthEvents(id), _) => auth_events::list(self, &request, &id).await,
+            (Route::Webhooks, &Method::POST) => webhooks::create(self, &request).await,
+            (Route::Webhooks, _) => webhooks::list(self, &request).await,
+            (Route::Webhook(id), &Method::PATCH) => webhooks::update(self, &request, &id).await,
+            (Route::Webhook(id), &Method::DELETE) => webhooks::delete(self, &request, &id).await,
+            (Route::Webhook(id), _) => webhooks::retrieve(self, &request, &id).await,
+            (Route::WebhookSecret(id), _) => webhooks::rotate_secret(self, &request, &id).await,
+            (Route::WebhookEvents(id), _) => webhook_events::list(self, &request, &id).await,
+            (Route::Redeliver(id), _) => webhook_events::redeliver(self, &request, &id).await,
             (
                 Route::Home
                 | Route::Health

@@ -43,6 +43,24 @@ pub enum Operation {
     ReadLive,
     /// `POST /fhir/{connection_id}/{type}/_search`
     SearchLive,
+    /// `POST /webhooks`
+    CreateWebhook,
+    /// `GET /webhooks`
+    ListWebhooks,
+    /// `GET /webhooks/{id}`
+    GetWebhook,
+    /// `PATCH /webhooks/{id}`
+    UpdateWebhook,
+    /// `DELETE /webhooks/{id}`
+    DeleteWebhook,
+    /// `POST /webhooks/{id}/rotate-secret`
+    RotateWebhookSecret,
+    /// `GET /webhooks/{id}/events`
+    ListWebhookEvents,
+    /// `POST /events/{id}/redeliver`
+    RedeliverWebhookEvent,
+    /// `GET /patients/{id}/auth-events`, beyond the contract
+    ListAuthEvents,
 }
 
 /// An operation's row.
@@ -76,6 +94,7 @@ const fn row(
 pub const OPERATIONS: &[Row] = {
     use KeyScope::{
         ConnectionsRead, FhirRead, PatientSessionsRead, PatientSessionsWrite, PatientsRead, PatientsWrite,
+        WebhooksRead, WebhooksWrite,
     };
     use Operation as Op;
     const SESSIONS_OF: &str = "/patients/{id}/patient-sessions";
@@ -141,6 +160,39 @@ pub const OPERATIONS: &[Row] = {
         ),
         row(Op::ReadLive, "fhir.read", Method::GET, LIVE, Some(FhirRead)),
         row(Op::SearchLive, "fhir.search", Method::POST, LIVE, Some(FhirRead)),
+        row(Op::CreateWebhook, "api.createWebhook", Method::POST, "/webhooks", Some(WebhooksWrite)),
+        row(Op::ListWebhooks, "api.listWebhooks", Method::GET, "/webhooks", Some(WebhooksRead)),
+        row(Op::GetWebhook, "api.getWebhook", Method::GET, "/webhooks/{id}", Some(WebhooksRead)),
+        row(Op::UpdateWebhook, "api.updateWebhook", Method::PATCH, "/webhooks/{id}", Some(WebhooksWrite)),
+        row(Op::DeleteWebhook, "api.deleteWebhook", Method::DELETE, "/webhooks/{id}", Some(WebhooksWrite)),
+        row(
+            Op::RotateWebhookSecret,
+            "api.rotateWebhookSecret",
+            Method::POST,
+            "/webhooks/{id}/rotate-secret",
+            Some(WebhooksWrite),
+        ),
+        row(
+            Op::ListWebhookEvents,
+            "api.listWebhookEvents",
+            Method::GET,
+            "/webhooks/{id}/events",
+            Some(WebhooksRead),
+        ),
+        row(
+            Op::RedeliverWebhookEvent,
+            "api.redeliverWebhookEvent",
+            Method::POST,
+            "/events/{id}/redeliver",
+            Some(WebhooksWrite),
+        ),
+        row(
+            Op::ListAuthEvents,
+            "api.listAuthEvents",
+            Method::GET,
+            "/patients/{id}/auth-events",
+            Some(PatientsRead),
+        ),
     ]
 };
 
@@ -166,6 +218,15 @@ impl Operation {
             Route::LaunchContext(_) => Some(Self::RetrieveLaunchContext),
             Route::Fhir(..) if *method == Method::POST => Some(Self::SearchLive),
             Route::Fhir(..) => Some(Self::ReadLive),
+            Route::Webhooks if *method == Method::POST => Some(Self::CreateWebhook),
+            Route::Webhooks => Some(Self::ListWebhooks),
+            Route::Webhook(_) if reads => Some(Self::GetWebhook),
+            Route::Webhook(_) if *method == Method::PATCH => Some(Self::UpdateWebhook),
+            Route::Webhook(_) => Some(Self::DeleteWebhook),
+            Route::WebhookSecret(_) => Some(Self::RotateWebhookSecret),
+            Route::WebhookEvents(_) => Some(Self::ListWebhookEvents),
+            Route::Redeliver(_) => Some(Self::RedeliverWebhookEvent),
+            Route::AuthEvents(_) => Some(Self::ListAuthEvents),
             Route::Home
             | Route::Asset(_)
             | Route::Jwks

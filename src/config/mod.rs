@@ -24,6 +24,7 @@ pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettin
 pub use self::sections::{
     ApiSettings, FhirSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings,
     MasterKeySettings, OutboundSettings, PullSettings, SigningSettings, StoreSettings, TlsFiles,
+    WebhookSettings,
 };
 pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Calls to EHRs and webhooks.
     pub outbound: OutboundSettings,
+    /// Telling apps of events.
+    pub webhook: WebhookSettings,
     /// The patient's way through the log-in.
     pub launch: LaunchSettings,
     /// Reading records.
@@ -104,6 +107,7 @@ impl Config {
         let store = root.table("store", StoreSettings::read);
         let log = root.table("log", LogSettings::read);
         let outbound = root.table("outbound", OutboundSettings::read);
+        let webhook = root.table("webhook", WebhookSettings::read);
         let launch = root.table("launch", LaunchSettings::read);
         let pull = root.table("pull", PullSettings::read);
         let fhir = root.table("fhir", FhirSettings::read);
@@ -124,6 +128,7 @@ impl Config {
             store: store?,
             log: log?,
             outbound: outbound?,
+            webhook: webhook?,
             launch: launch?,
             pull: pull?,
             fhir: fhir?,

@@ -130,6 +130,17 @@ pub struct OutboundSettings {
     pub allow_private: Vec<Network>,
 }
 
+/// Telling apps of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// Private networks receivers may live in; all other private addresses are refused.
+    pub allow_private: Vec<Network>,
+    /// How long the secret before a rotation still counts, for who verifies Standard Webhooks.
+    pub secret_overlap: Duration,
+    /// How long events can be listed and sent again.
+    pub retention: Duration,
+}
+
 /// The patient's way through the log-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchSettings {
@@ -326,6 +337,18 @@ impl OutboundSettings {
             ca_file,
             allow_private: allow_private?,
         })
+    }
+}
+
+impl WebhookSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let allow_private = section.required(&rules::networks("allow_private", "[\"10.1.3.0/24\"]"));
+        let overlaps = Duration::ZERO..=HOUR * 24 * 7;
+        let overlap = section.required(&rules::duration("secret_overlap", overlaps, "\"24h\""));
+        // An event is tried for more than three days, and must not go before.
+        let retentions = HOUR * 24 * 7..=HOUR * 24 * 365;
+        let retention = section.required(&rules::duration("retention", retentions, "\"30d\""));
+        Some(Self { allow_private: allow_private?, secret_overlap: overlap?, retention: retention? })
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Route {
     Records(String),
     /// Platform API: all of a patient's records in one answer.
     RecordsExport(String),
+    /// What happened to a patient's connections: beyond the contract.
+    AuthEvents(String),
     /// Platform API: all sources (`/connections` on the wire).
     Sources,
     /// Platform API: one source, by id or base URL.
@@ -69,6 +71,16 @@ pub enum Route {
     LaunchContext(String),
     /// The live FHIR proxy: a connection's id, and what follows it, undecoded.
     Fhir(String, String),
+    /// Platform API: all webhook endpoints.
+    Webhooks,
+    /// Platform API: one webhook endpoint.
+    Webhook(String),
+    /// Platform API: a webhook endpoint's next secret.
+    WebhookSecret(String),
+    /// Platform API: the events of a webhook endpoint.
+    WebhookEvents(String),
+    /// Platform API: an event is sent again.
+    Redeliver(String),
 }
 
 /// The pages behind a session's link.
@@ -119,6 +131,7 @@ const OBJECT: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELE
 /// FHIR's reading, searches by form, and a browser's question beforehand.
 const LIVE: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS];
 const DELETE: &[Method] = &[Method::DELETE];
+const PATCHED: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::DELETE];
 
 impl Route {
     /// The only place where a path is taken apart; [`Route::path`] is its inverse. Segments are decoded once, so `%2F`
@@ -157,6 +170,7 @@ impl Route {
             ["patients", id, "patient-sessions"] => (READ, Self::SessionsOfPatient((*id).to_owned())),
             ["patients", id, "records"] => (READ, Self::Records((*id).to_owned())),
             ["patients", id, "records", "export"] => (READ, Self::RecordsExport((*id).to_owned())),
+            ["patients", id, "auth-events"] => (READ, Self::AuthEvents((*id).to_owned())),
             ["patients", id, "connections", connection] => {
                 (DELETE, Self::PatientConnection((*id).to_owned(), (*connection).to_owned()))
             }
@@ -165,6 +179,11 @@ impl Route {
             ["patient-sessions"] => (POST, Self::Sessions),
             ["patient-sessions", id] => (READ, Self::Session((*id).to_owned())),
             ["launch-contexts", id] => (READ, Self::LaunchContext((*id).to_owned())),
+            ["webhooks"] => (COLLECTION, Self::Webhooks),
+            ["webhooks", id] => (PATCHED, Self::Webhook((*id).to_owned())),
+            ["webhooks", id, "rotate-secret"] => (POST, Self::WebhookSecret((*id).to_owned())),
+            ["webhooks", id, "events"] => (READ, Self::WebhookEvents((*id).to_owned())),
+            ["events", id, "redeliver"] => (POST, Self::Redeliver((*id).to_owned())),
             _ => return Err(Miss::NotFound),
         };
         if allowed.contains(method) { Ok(route) } else { Err(Miss::Method(Method405(allowed))) }
@@ -191,6 +210,7 @@ impl Route {
             Self::SessionsOfPatient(id) => format!("/patients/{}/patient-sessions", segment(id)),
             Self::Records(id) => format!("/patients/{}/records", segment(id)),
             Self::RecordsExport(id) => format!("/patients/{}/records/export", segment(id)),
+            Self::AuthEvents(id) => format!("/patients/{}/auth-events", segment(id)),
             Self::PatientConnection(id, connection) => {
                 format!("/patients/{}/connections/{}", segment(id), segment(connection))
             }
@@ -200,6 +220,11 @@ impl Route {
             Self::Session(id) => format!("/patient-sessions/{}", segment(id)),
             Self::LaunchContext(id) => format!("/launch-contexts/{}", segment(id)),
             Self::Fhir(connection, rest) => format!("/fhir/{connection}{rest}"),
+            Self::Webhooks => "/webhooks".to_owned(),
+            Self::Webhook(id) => format!("/webhooks/{}", segment(id)),
+            Self::WebhookSecret(id) => format!("/webhooks/{}/rotate-secret", segment(id)),
+            Self::WebhookEvents(id) => format!("/webhooks/{}/events", segment(id)),
+            Self::Redeliver(id) => format!("/events/{}/redeliver", segment(id)),
         }
     }
 
@@ -219,12 +244,18 @@ impl Route {
             | Self::SessionsOfPatient(_)
             | Self::Records(_)
             | Self::RecordsExport(_)
+            | Self::AuthEvents(_)
             | Self::Sources
             | Self::Source(_)
             | Self::Sessions
             | Self::Session(_)
             | Self::LaunchContext(_)
-            | Self::Fhir(..) => Guard::ApiKey,
+            | Self::Fhir(..)
+            | Self::Webhooks
+            | Self::Webhook(_)
+            | Self::WebhookSecret(_)
+            | Self::WebhookEvents(_)
+            | Self::Redeliver(_) => Guard::ApiKey,
         }
     }
 
@@ -244,12 +275,18 @@ impl Route {
             Self::SessionsOfPatient(_) => "sessions-of-patient",
             Self::Records(_) => "records",
             Self::RecordsExport(_) => "records-export",
+            Self::AuthEvents(_) => "auth-events",
             Self::Sources => "sources",
             Self::Source(_) => "source",
             Self::Sessions => "sessions",
             Self::Session(_) => "session",
             Self::LaunchContext(_) => "launch-context",
             Self::Fhir(..) => "fhir",
+            Self::Webhooks => "webhooks",
+            Self::Webhook(_) => "webhook",
+            Self::WebhookSecret(_) => "webhook-secret",
+            Self::WebhookEvents(_) => "webhook-events",
+            Self::Redeliver(_) => "redeliver",
         }
     }
 }
@@ -319,7 +356,8 @@ mod tests {
             Route::PatientConnection(odd.clone(), "conn_1".to_owned()),
             Route::SessionsOfPatient(odd.clone()),
             Route::Records(odd.clone()),
-            Route::RecordsExport(odd),
+            Route::RecordsExport(odd.clone()),
+            Route::AuthEvents(odd),
             Route::Sources,
             Route::Source("https://h.example/r4/t".to_owned()),
             Route::Sessions,
@@ -327,6 +365,11 @@ mod tests {
             Route::LaunchContext("0-0".to_owned()),
             Route::Fhir("conn_1".to_owned(), String::new()),
             Route::Fhir("conn_1".to_owned(), "/Patient/%2e%2e//1".to_owned()),
+            Route::Webhooks,
+            Route::Webhook("wh_1".to_owned()),
+            Route::WebhookSecret("wh_1".to_owned()),
+            Route::WebhookEvents("wh_1".to_owned()),
+            Route::Redeliver("evt_1".to_owned()),
         ]
     }
 
