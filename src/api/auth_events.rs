@@ -33,7 +33,7 @@ struct WireAuthEvent {
 }
 
 impl WireAuthEvent {
-    fn new(note: Note, connection: &Connection, incident: Option<Incident>, directory: &Directory) -> Self {
+    fn new(note: &Note, connection: &Connection, incident: Option<Incident>, directory: &Directory) -> Self {
         let entry = serde_json::to_value(&note.entry).ok();
         let mut details = entry.as_ref().and_then(Json::as_object).cloned().unwrap_or_default();
         let mut text = |name: &str| match details.remove(name) {
@@ -93,7 +93,7 @@ pub async fn list(api: &Api, request: &ApiRequest, patient_id: &str) -> Result<A
         found.last().filter(|_| more).map(|(note, ..)| sealed_place(vault, &scope, &place(note.position)));
     let events = found
         .into_iter()
-        .map(|(note, connection, incident)| WireAuthEvent::new(note, &connection, incident, &api.directory));
+        .map(|(note, connection, incident)| WireAuthEvent::new(&note, &connection, incident, &api.directory));
     Ok(ok(&ListPage::new(events.collect(), next)))
 }
 

@@ -87,7 +87,7 @@ pub async fn create(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> 
 /// `GET /webhooks`
 pub async fn list(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
     let limit = request.query.page_size("limit", 10)?;
-    let status = request.query.get("status").map(|text| status(text)).transpose()?;
+    let status = request.query.get("status").map(status).transpose()?;
     let workspace = request.caller.workspace.to_bytes();
     let filter = format!("{status:?}");
     let scope: [&[u8]; 3] = [b"webhooks", &workspace, filter.as_bytes()];

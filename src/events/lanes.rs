@@ -99,14 +99,14 @@ impl Webhooks {
         loop {
             // All that wait are looked at: at the start, and now and then, because a clock may have been set back.
             match self.0.store.read(|view| endpoints_with_due(view)).await {
-                Ok(endpoints) => endpoints.into_iter().for_each(|endpoint| self.run_lane(endpoint)),
+                Ok(endpoints) => self.run_lanes(endpoints),
                 Err(cause) => tracing::error!(%cause, "the outbox could not be read"),
             }
             let look_again = tokio::time::sleep(LOOK_AGAIN);
             tokio::pin!(look_again);
             loop {
                 let (awake, next) = self.0.lanes.awake(self.0.clock.now());
-                awake.into_iter().for_each(|endpoint| self.run_lane(endpoint));
+                self.run_lanes(awake);
                 let timer = async {
                     match next {
                         Some(next) => self.0.clock.reached(next).await,
@@ -114,13 +114,17 @@ impl Webhooks {
                     }
                 };
                 tokio::select! {
-                    touched = self.0.outbox.touched() => {
-                        touched.into_iter().for_each(|endpoint| self.run_lane(endpoint));
-                    }
+                    touched = self.0.outbox.touched() => self.run_lanes(touched),
                     () = timer => {}
                     () = &mut look_again => break,
                 }
             }
+        }
+    }
+
+    fn run_lanes(&self, endpoints: impl IntoIterator<Item = WebhookEndpointId>) {
+        for endpoint in endpoints {
+            self.run_lane(endpoint);
         }
     }
 

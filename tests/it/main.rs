@@ -19,3 +19,4 @@ mod smart;
 mod support;
 mod tidy;
 mod troubles;
+mod webhooks;

@@ -2,6 +2,7 @@
 
 mod browser;
 mod log;
+mod receiver;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use tokio::net::TcpListener;
 
 pub use browser::{Browser, Page, head, send, send_for_bytes};
 pub use log::logged;
+pub use receiver::{Delivery, Reaction, Receiver};
 
 pub const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 pub const SYNTHETIC_SECRET: &str = "a secret of no importance";
