@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::crypto::{Algorithm, Random};
 use crate::directory::{Directory, DirectoryError, LaunchTarget, NewEhrClient, NewSource};
-use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
 use crate::events::{Outbox, WebhookSettings, Webhooks};
+use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
 use crate::grants::{Announcements, Grants};
 use crate::http::{
     Answer, ConnectPage, Guard, HeaderPolicy, Method405, Miss, Problem, ProblemKind, RequestId, Route,

@@ -1,6 +1,7 @@
 //! An app's receiver of webhooks: notes what comes, and answers as it is told.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,7 +56,32 @@ pub struct Receiver {
     pub url: String,
     reaction: Arc<Mutex<Reaction>>,
     came: tokio::sync::Mutex<mpsc::UnboundedReceiver<Delivery>>,
+    at_once: Arc<AtOnce>,
     shutdown: Shutdown,
+}
+
+/// Deliveries that are being answered, and the most there were.
+#[derive(Default)]
+struct AtOnce {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// Counts one delivery until it is answered, or its sender has given up.
+struct Counted(Arc<AtOnce>);
+
+impl Counted {
+    fn new(at_once: &Arc<AtOnce>) -> Self {
+        let now = at_once.now.fetch_add(1, Ordering::AcqRel) + 1;
+        at_once.most.fetch_max(now, Ordering::AcqRel);
+        Self(Arc::clone(at_once))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Receiver {
@@ -65,15 +91,18 @@ impl Receiver {
         let reaction = Arc::new(Mutex::new(Reaction::Status(200)));
         let (tell, came) = mpsc::unbounded_channel();
         let shutdown = Shutdown::default();
-        let (reacts, stop) = (Arc::clone(&reaction), shutdown.clone());
+        let at_once = Arc::<AtOnce>::default();
+        let (reacts, stop, counts) = (Arc::clone(&reaction), shutdown.clone(), Arc::clone(&at_once));
         shutdown.spawn(async move {
             let answering = async {
                 loop {
                     let (stream, _) = listener.accept().await.expect("a connection");
-                    let (tell, reaction) = (tell.clone(), Arc::clone(&reacts));
+                    let (tell, reaction, counts) = (tell.clone(), Arc::clone(&reacts), Arc::clone(&counts));
                     stop.spawn(async move {
-                        let service =
-                            service_fn(|request| answer(request, tell.clone(), Arc::clone(&reaction)));
+                        let service = service_fn(|request| {
+                            let counted = Counted::new(&counts);
+                            answer(request, tell.clone(), Arc::clone(&reaction), counted)
+                        });
                         let connection = hyper::server::conn::http1::Builder::new();
                         let _ = connection.serve_connection(TokioIo::new(stream), service).await;
                     });
@@ -84,7 +113,7 @@ impl Receiver {
                 () = answering => {}
             }
         });
-        Self { url, reaction, came: tokio::sync::Mutex::new(came), shutdown }
+        Self { url, reaction, came: tokio::sync::Mutex::new(came), at_once, shutdown }
     }
 
     /// From now on it answers like this.
@@ -109,6 +138,11 @@ impl Receiver {
         kinds
     }
 
+    /// The most deliveries there were at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.at_once.most.load(Ordering::Acquire)
+    }
+
     /// Whether nothing has come that was not taken.
     pub async fn is_quiet(&self) -> bool {
         self.came.lock().await.try_recv().is_err()
@@ -125,6 +159,7 @@ async fn answer(
     request: Request<Incoming>,
     tell: mpsc::UnboundedSender<Delivery>,
     reaction: Arc<Mutex<Reaction>>,
+    _counted: Counted,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
