@@ -177,6 +177,7 @@ impl App {
             tokens,
             announcements,
             shutdown.clone(),
+            config.grants.keep_alive,
         );
         let records = Records::new(
             store.clone(),
@@ -271,6 +272,7 @@ impl App {
         parts.records.pulls().start();
         parts.grants.start_erasing();
         parts.webhooks.start();
+        parts.grants.start_schedule();
         let app = self.clone();
         let limits = server_limits(&parts.config);
         let handler = move |peer: Peer, request: Request<RequestBody>| {

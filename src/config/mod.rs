@@ -22,7 +22,7 @@ pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration}
 use self::reader::{Report, Section};
 pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
-    ApiSettings, FhirSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings,
+    ApiSettings, FhirSettings, GrantSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings,
     MasterKeySettings, OutboundSettings, PullSettings, SigningSettings, StoreSettings, TlsFiles,
     WebhookSettings,
 };
@@ -60,6 +60,8 @@ pub struct Config {
     pub webhook: WebhookSettings,
     /// The patient's way through the log-in.
     pub launch: LaunchSettings,
+    /// Keeping what patients agreed to.
+    pub grants: GrantSettings,
     /// Reading records.
     pub pull: PullSettings,
     /// The live FHIR proxy.
@@ -109,6 +111,7 @@ impl Config {
         let outbound = root.table("outbound", OutboundSettings::read);
         let webhook = root.table("webhook", WebhookSettings::read);
         let launch = root.table("launch", LaunchSettings::read);
+        let grants = root.table("grants", GrantSettings::read);
         let pull = root.table("pull", PullSettings::read);
         let fhir = root.table("fhir", FhirSettings::read);
         let workspaces = registrations::read_workspaces(root);
@@ -130,6 +133,7 @@ impl Config {
             outbound: outbound?,
             webhook: webhook?,
             launch: launch?,
+            grants: grants?,
             pull: pull?,
             fhir: fhir?,
             workspaces,

@@ -152,6 +152,13 @@ pub struct LaunchSettings {
     pub context_lifetime: Duration,
 }
 
+/// Keeping what patients agreed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantSettings {
+    /// A grant that was not used for so long is refreshed.
+    pub keep_alive: Duration,
+}
+
 /// Reading records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullSettings {
@@ -359,6 +366,14 @@ impl LaunchSettings {
         let session = section.required(&rules::duration("session_lifetime", lifetimes.clone(), "\"30m\""));
         let context = section.required(&rules::duration("context_lifetime", lifetimes, "\"8h\""));
         Some(Self { attempt_lifetime: attempt?, session_lifetime: session?, context_lifetime: context? })
+    }
+}
+
+impl GrantSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let times = HOUR..=HOUR * 24 * 85;
+        let keep_alive = section.required(&rules::duration("keep_alive", times, "\"25d\""));
+        Some(Self { keep_alive: keep_alive? })
     }
 }
 

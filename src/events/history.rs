@@ -83,11 +83,11 @@ pub enum Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefreshedBy {
-    /// Whoever needed an access token.
-    Demand,
-    /// The EHR rejected the access token.
-    Rejection,
-    /// The schedule, ahead of time.
+    /// A pull of records.
+    Pull,
+    /// An app that reads live, through the proxy.
+    Proxy,
+    /// The schedule, so that an idle grant does not lapse.
     Schedule,
     /// A person.
     Operator,
@@ -303,7 +303,7 @@ mod tests {
         ConnectionId::from_bytes([number; 16])
     }
 
-    const REFRESHED: Entry = Entry::Refreshed { by: RefreshedBy::Demand, rotated: true };
+    const REFRESHED: Entry = Entry::Refreshed { by: RefreshedBy::Pull, rotated: true };
 
     #[tokio::test]
     async fn notes_keep_the_order_they_were_made_in_also_when_the_clock_is_set_back() {

@@ -7,8 +7,10 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Timestamp;
 use crate::events::Incident;
 use crate::events::history::{self, Entry};
+use crate::grants::ending::keep_refreshes;
 use crate::grants::grant::{self, Grant, PULLS_WANTED, PullWanted};
-use crate::grants::{Announcements, Connection, ConnectionStatus, FailureNote, Grants, lock};
+use crate::grants::refresh::{first_due, read_both};
+use crate::grants::{Announcements, Connection, ConnectionStatus, FailureNote, Grants, due, lock};
 use crate::id::{ConnectionId, EhrClientId, Id as _, PatientSessionId, SourceId};
 use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
 use crate::smart::launch::Exchanged;
@@ -173,18 +175,18 @@ impl Grants {
         }
         let requested: Vec<String> = texts(&ScopeSet::parse(about.requested));
         let scopes = exchanged.tokens.scope.as_ref().map_or_else(|| requested.clone(), texts);
-        let grant = Grant {
-            access_token: exchanged.tokens.access_token,
-            received_at: exchanged.received_at,
-            expires_at: exchanged.received_at.after(exchanged.tokens.expires_in),
-            refresh_token: exchanged.tokens.refresh_token,
-            superseded: None,
-            token_server: exchanged.token_server,
-        };
+        let grant = Grant::new(
+            exchanged.tokens.access_token,
+            exchanged.received_at,
+            exchanged.tokens.expires_in,
+            exchanged.tokens.refresh_token,
+            exchanged.token_server,
+        );
         let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
         let returned = returned.clone();
         let (launcher, unwanted): (Launcher, Grant) = (self.0.launcher.clone(), grant.clone());
         let (way, announcements) = (about.way(), self.0.announcements.clone());
+        let grants = self.clone();
         let kept = self
             .0
             .store
@@ -225,9 +227,9 @@ impl Grants {
                 connection.note_attempt(change, session_id, now);
                 let landing = Landing::Session { session: session_id, connection: connection.id };
                 launcher.settle(change, &returned, landing)?;
-                grant::put(change, connection.id, &grant);
-                change.put(PULLS_WANTED, &connection.id.to_bytes(), &PullWanted { since: now });
                 let issued = Entry::Issued { refreshable: grant.refresh_token.is_some() };
+                issue(change, connection.id, grant, grants.keep_alive_of(&connection))?;
+                change.put(PULLS_WANTED, &connection.id.to_bytes(), &PullWanted { since: now });
                 for (at, entry) in way.into_iter().chain([(now, issued)]) {
                     history::note(change, connection.id, at, entry, None)?;
                 }
@@ -240,14 +242,15 @@ impl Grants {
             Kept::As(connection) => {
                 self.forget(&[connection]);
                 self.look_for_wishes();
+                self.look_at_schedule();
                 Ok(connection)
             }
             Kept::OtherPatient => {
-                self.give_back(source, ehr_client, unwanted);
+                self.give_back(source, ehr_client, unwanted, None);
                 self.keep_failure(about, id, other_patient(), Ends::Journey).await
             }
             Kept::NoSession => {
-                self.give_back(source, ehr_client, unwanted);
+                self.give_back(source, ehr_client, unwanted, None);
                 let staff = "The patient was deleted while signing in; the access that came was not kept. \
                              Who acts: nobody.";
                 let failure =
@@ -397,6 +400,22 @@ enum Kept {
     As(ConnectionId),
     OtherPatient,
     NoSession,
+}
+
+/// Puts a new grant in the place of whatever the connection had.
+fn issue(
+    change: &mut Change<'_>,
+    id: ConnectionId,
+    mut grant: Grant,
+    interval: Duration,
+) -> Result<(), StoreError> {
+    let (_, replaced) = read_both(change, id)?;
+    keep_refreshes(change, id, replaced.as_ref())?;
+    grant::remove(change, id, replaced.as_ref());
+    let due = first_due(&grant, interval);
+    due::set(change, id, &mut grant, due);
+    grant::put(change, id, &grant);
+    Ok(())
 }
 
 /// In direct mode the return from the hospital ends the journey, however it went.

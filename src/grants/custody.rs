@@ -7,20 +7,21 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
-use crate::grants::grant::{self, GRANTS, Grant};
+use crate::events::history::RefreshedBy;
+use crate::grants::grant::Grant;
 use crate::grants::{Connection, ConnectionStatus, Grants, lock};
-use crate::id::{ConnectionId, EhrClientId, Id as _, PatientKey, SourceId};
+use crate::id::{ConnectionId, SourceId};
 use crate::outbound::Reach;
-use crate::smart::token_response::{AccessToken, RefreshToken};
+use crate::smart::token_response::AccessToken;
 use crate::smart::vendors::VendorProfile;
 use crate::smart::{EhrPatientId, FhirBaseUrl, TokenFailure};
-use crate::store::{Reader, StoreError};
+use crate::store::StoreError;
 
 /// Refresh this long before expiry at least: one slow answer and a clock off by half a minute.
 const LEAST_MARGIN: Duration = Duration::from_mins(1);
 /// Some servers throttle more frequent refreshing of one grant; a token that is rejected sooner than this is not the
 /// token's fault.
-const LEAST_BETWEEN: Duration = Duration::from_mins(1);
+pub(super) const LEAST_BETWEEN: Duration = Duration::from_mins(1);
 
 /// An access token with what it is good for.
 #[derive(Debug, Clone)]
@@ -51,6 +52,14 @@ pub enum AccessError {
     /// The EHR's token endpoint gave none this time; the grant may still be good.
     #[error("the hospital did not renew the access: {0}")]
     NotNow(TokenFailure),
+    /// The EHR has refused several times, but not in the words that end a grant. It is asked again now and then.
+    #[error("the hospital refuses to renew the access (`{code}`); it is asked again at {next_try}")]
+    Suspended {
+        /// What it says.
+        code: String,
+        /// When it is asked again.
+        next_try: Timestamp,
+    },
     /// The EHR rejects a token that it gave a moment ago.
     #[error("the hospital rejects a token that it has just given")]
     Rejected,
@@ -59,9 +68,11 @@ pub enum AccessError {
     Store(#[from] StoreError),
 }
 
-/// How long a token endpoint in trouble is left alone, the first time and at most.
+/// How long a token endpoint that could not be reached is left alone, the first time and at most.
 const FIRST_REST: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_mins(1);
+/// The longest `Retry-After` that is heeded; a hospital that says "tomorrow" is asked again sooner.
+const LONGEST_ASKED_REST: Duration = Duration::from_hours(1);
 
 /// Where the refreshes of one connection pass, one at a time.
 #[derive(Debug, Default)]
@@ -84,14 +95,40 @@ struct Failed {
 pub(super) struct Fresh {
     access: Access,
     good_until: Timestamp,
+    /// From here on somebody who needs it for long has it renewed while it still works.
+    renew_from: Timestamp,
+    /// Whether that has been begun.
+    renewing: bool,
+}
+
+/// What somebody wants of a grant.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    /// Who.
+    pub by: RefreshedBy,
+    /// Another token than this one.
+    pub rejected: Option<AccessToken>,
+    /// A token that is good for this much of its life yet.
+    pub freshness: Freshness,
+}
+
+/// How fresh a token has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// It works for a while yet.
+    Works,
+    /// It was received a short part of its life ago.
+    Young,
+    /// It has just been received: the grant itself is what is to be used.
+    New,
 }
 
 impl Grants {
     /// An access token that works for a while yet: from memory, or after a refresh.
-    pub async fn access(&self, connection: ConnectionId) -> Result<Access, AccessError> {
-        match self.in_memory(connection, None) {
+    pub async fn access(&self, connection: ConnectionId, by: RefreshedBy) -> Result<Access, AccessError> {
+        match self.in_memory(connection, by) {
             Some(access) => Ok(access),
-            None => self.renewed(connection, None).await,
+            None => self.renewed(connection, Wish { by, rejected: None, freshness: Freshness::Works }).await,
         }
     }
 
@@ -100,37 +137,60 @@ impl Grants {
         &self,
         connection: ConnectionId,
         rejected: &AccessToken,
+        by: RefreshedBy,
     ) -> Result<Access, AccessError> {
-        match self.in_memory(connection, Some(rejected)) {
+        let wish = Wish { by, rejected: Some(rejected.clone()), freshness: Freshness::Works };
+        match self.remembered(connection, &wish) {
             Some(access) => Ok(access),
-            None => self.renewed(connection, Some(rejected)).await,
+            None => self.renewed(connection, wish).await,
         }
     }
 
-    fn in_memory(&self, connection: ConnectionId, rejected: Option<&AccessToken>) -> Option<Access> {
-        let fresh = lock(&self.0.fresh);
-        let found = fresh.get(&connection)?;
-        let usable = self.0.clock.now() < found.good_until && rejected != Some(&found.access.token);
+    /// The common case. A pull needs tokens for long: it has the next one fetched while this one still works, so that no
+    /// page waits for it.
+    fn in_memory(&self, connection: ConnectionId, by: RefreshedBy) -> Option<Access> {
+        let now = self.0.clock.now();
+        let mut known = lock(&self.0.fresh);
+        let found = known.get_mut(&connection).filter(|found| now < found.good_until)?;
+        let access = found.access.clone();
+        if by == RefreshedBy::Pull && now >= found.renew_from && !found.renewing {
+            found.renewing = true;
+            drop(known);
+            let grants = self.clone();
+            self.0.shutdown.spawn(async move {
+                let wish = Wish { by, rejected: None, freshness: Freshness::Young };
+                // Whoever needs the token when this one has ended tries again, and is told.
+                let _ = grants.renewed(connection, wish).await;
+            });
+        }
+        Some(access)
+    }
+
+    fn remembered(&self, connection: ConnectionId, wish: &Wish) -> Option<Access> {
+        let known = lock(&self.0.fresh);
+        let found = known.get(&connection)?;
+        let until = match wish.freshness {
+            Freshness::Works => found.good_until,
+            Freshness::Young => found.renew_from,
+            Freshness::New => return None,
+        };
+        let usable = self.0.clock.now() < until && wish.rejected.as_ref() != Some(&found.access.token);
         usable.then(|| found.access.clone())
     }
 
     /// Invariant: at most one refresh of a connection is in flight. Everyone passes its gate, and looks again inside:
     /// servers that rotate refresh tokens end the whole grant when an old one is used twice. Who waited while a refresh
     /// failed is told of that failure, and a server in trouble is left alone for a while.
-    async fn renewed(
-        &self,
-        connection: ConnectionId,
-        rejected: Option<&AccessToken>,
-    ) -> Result<Access, AccessError> {
+    pub(super) async fn renewed(&self, connection: ConnectionId, wish: Wish) -> Result<Access, AccessError> {
         let gate = Arc::clone(lock(&self.0.gates).entry(connection).or_default());
         let began = gate.tries.load(Ordering::Acquire);
-        let (grants, rejected) = (self.clone(), rejected.cloned());
+        let grants = self.clone();
         let (tell, told) = oneshot::channel();
         // A refresh is not given up because its caller went away: the answer may hold a rotated token. So the task, not the
         // caller, holds the gate.
         self.0.shutdown.spawn(async move {
             let turn = Arc::clone(&gate.turn).lock_owned().await;
-            let renewed = grants.renew_inside(connection, rejected, &gate, began).await;
+            let renewed = grants.renew_inside(connection, &wish, &gate, began).await;
             drop(turn);
             let _ = tell.send(renewed);
             grants.leave(connection, &gate);
@@ -141,11 +201,11 @@ impl Grants {
     async fn renew_inside(
         &self,
         connection: ConnectionId,
-        rejected: Option<AccessToken>,
+        wish: &Wish,
         gate: &Gate,
         began: u64,
     ) -> Result<Access, AccessError> {
-        if let Some(access) = self.in_memory(connection, rejected.as_ref()) {
+        if let Some(access) = self.remembered(connection, wish) {
             return Ok(access);
         }
         let now = self.0.clock.now();
@@ -154,14 +214,14 @@ impl Grants {
         {
             return Err(last.error.clone());
         }
-        let outcome = self.refresh(connection, rejected).await;
+        let outcome = self.refresh(connection, wish).await;
         gate.tries.fetch_add(1, Ordering::AcqRel);
         let mut failed = lock(&gate.failed);
         *failed = match &outcome {
-            Err(error @ AccessError::NotNow(_)) => {
-                let times = failed.as_ref().map_or(0, |last| last.times + 1);
-                let rest = (FIRST_REST * 2_u32.saturating_pow(times)).min(LONGEST_REST);
-                Some(Failed { error: error.clone(), times, not_before: self.0.clock.now().after(rest) })
+            Err(error @ AccessError::NotNow(failure)) => {
+                let times = failed.as_ref().map_or(0, |last| last.times.saturating_add(1));
+                let not_before = self.0.clock.now().after(rest(failure, times));
+                Some(Failed { error: error.clone(), times, not_before })
             }
             _ => None,
         };
@@ -177,188 +237,9 @@ impl Grants {
         }
     }
 
-    async fn refresh(&self, id: ConnectionId, rejected: Option<AccessToken>) -> Result<Access, AccessError> {
-        let generation = self.0.ended.load(Ordering::Acquire);
-        let (connection, stored) = self.0.store.read(move |view| read_both(view, id)).await?;
-        let connection = connection.ok_or(AccessError::Missing)?;
-        if connection.status != ConnectionStatus::Active {
-            return Err(AccessError::NotActive(connection.status));
-        }
-        let grant = stored.ok_or(AccessError::NotActive(ConnectionStatus::Expired))?;
-        let now = self.0.clock.now();
-        // A grant that is in the store but not in memory is the usual case after a restart.
-        if rejected.as_ref() != Some(&grant.access_token) && now < good_until(&grant) {
-            return self.remember_as(&connection, &grant, generation);
-        }
-        if rejected.is_some() && now.since(grant.received_at) < LEAST_BETWEEN.min(life(&grant)) {
-            return Err(AccessError::Rejected);
-        }
-        let Some(refresh_token) = grant.refresh_token.clone() else {
-            return self.end(id, None, ConnectionStatus::Expired).await;
-        };
-        let (server, registration) =
-            self.parties(connection.source, connection.ehr_client).ok_or(AccessError::Missing)?;
-        let answer =
-            self.0.tokens.refresh(&grant.token_server, &registration, server.reach, &refresh_token).await;
-        let tokens = match answer {
-            Ok(tokens) => tokens,
-            Err(failure) => {
-                tracing::warn!(connection = %id, cause = %failure, "refresh failed");
-                if is_final(&failure) {
-                    return self.end(id, Some(refresh_token), ConnectionStatus::RefreshFailed).await;
-                }
-                return Err(AccessError::NotNow(failure));
-            }
-        };
-        let other = tokens.patient.is_some() && tokens.patient != connection.ehr_patient;
-        let received_at = self.0.clock.now();
-        let renewed = Grant {
-            access_token: tokens.access_token,
-            received_at,
-            expires_at: received_at.after(tokens.expires_in),
-            superseded: tokens.refresh_token.as_ref().map(|_| refresh_token.clone()),
-            // Present replaces, absent keeps.
-            refresh_token: tokens.refresh_token.or(grant.refresh_token),
-            token_server: grant.token_server,
-        };
-        if other {
-            tracing::error!(connection = %id, "a refresh came back for another patient's record; the connection was ended");
-            self.give_back(connection.source, connection.ehr_client, renewed);
-            return self.end(id, Some(refresh_token), ConnectionStatus::RefreshFailed).await;
-        }
-        let row = renewed.clone();
-        // Invariant: the rotated refresh token is on disk before the access token that came with it is used.
-        let kept = self
-            .0
-            .store
-            .write(move |change| {
-                // The connection may have been ended, or made anew, while the EHR was asked. Only the grant that was
-                // refreshed is replaced.
-                let (connection, stored) = read_both(change, id)?;
-                let active = connection.filter(|found| found.status == ConnectionStatus::Active);
-                let same = stored
-                    .as_ref()
-                    .is_some_and(|stored| stored.refresh_token.as_ref() == Some(&refresh_token));
-                match active {
-                    Some(_) if same => {
-                        grant::put(change, id, &row);
-                        Ok::<_, StoreError>(Replaced::Yes)
-                    }
-                    Some(connection) => Ok(Replaced::ByNewer(Box::new(connection), stored.map(Box::new))),
-                    None => Ok(Replaced::Ended),
-                }
-            })
-            .await?;
-        match kept {
-            Replaced::Yes => self.remember_as(&connection, &renewed, generation),
-            Replaced::ByNewer(connection, Some(newer)) => {
-                self.give_back(connection.source, connection.ehr_client, renewed);
-                self.remember_as(&connection, &newer, generation)
-            }
-            Replaced::ByNewer(_, None) | Replaced::Ended => {
-                self.give_back(connection.source, connection.ehr_client, renewed);
-                Err(AccessError::NotActive(ConnectionStatus::Disconnected))
-            }
-        }
-    }
-
-    /// Ends a connection, if it still stands on the refresh token that was refused (or on none), and says so.
-    async fn end(
-        &self,
-        id: ConnectionId,
-        refused: Option<RefreshToken>,
-        status: ConnectionStatus,
-    ) -> Result<Access, AccessError> {
-        let now = self.0.clock.now();
-        let announcements = self.0.announcements.clone();
-        let found = self
-            .0
-            .store
-            .write(move |change| {
-                let (connection, stored) = read_both(change, id)?;
-                let Some(connection) = connection else { return Ok(None) };
-                let same = stored.is_none_or(|stored| stored.refresh_token == refused);
-                if connection.status == ConnectionStatus::Active && same {
-                    grant::end(change, &announcements, &connection, status, now)?;
-                    return Ok(Some(status));
-                }
-                Ok::<_, StoreError>(Some(connection.status))
-            })
-            .await?;
-        self.forget(&[id]);
-        match found {
-            None => Err(AccessError::Missing),
-            // Connected anew meanwhile: the next one who asks gets the new token.
-            Some(ConnectionStatus::Active) => Err(AccessError::Rejected),
-            Some(status) => Err(AccessError::NotActive(status)),
-        }
-    }
-
-    /// Ends a connection at the app's wish; says whether the patient had it. Tokens are wiped at once, and given back to
-    /// the EHR afterwards where it takes them.
-    pub async fn disconnect(&self, patient: PatientKey, id: ConnectionId) -> Result<bool, StoreError> {
-        let now = self.0.clock.now();
-        let announcements = self.0.announcements.clone();
-        let ended = self
-            .0
-            .store
-            .write(move |change| {
-                let (connection, grant) = read_both(change, id)?;
-                let Some(connection) = connection.filter(|connection| connection.patient == patient) else {
-                    return Ok(None);
-                };
-                if connection.status != ConnectionStatus::Failed {
-                    let status = ConnectionStatus::Disconnected;
-                    grant::end(change, &announcements, &connection, status, now)?;
-                }
-                Ok::<_, StoreError>(Some((connection, grant)))
-            })
-            .await?;
-        let Some((connection, grant)) = ended else { return Ok(false) };
-        self.forget(&[id]);
-        if let Some(grant) = grant {
-            self.give_back(connection.source, connection.ehr_client, grant);
-        }
-        Ok(true)
-    }
-
-    /// Tells the hospital that a grant is not wanted any more, in the background, where it takes such word.
-    pub(super) fn give_back(&self, source: SourceId, ehr_client: EhrClientId, grant: Grant) {
-        let Some((server, registration)) = self.parties(source, ehr_client) else { return };
-        let Some(token) = grant.refresh_token else { return };
-        let tokens = self.0.tokens.clone();
-        self.0.shutdown.spawn(async move {
-            match tokens.revoke(&grant.token_server, &registration, server.reach, &token).await {
-                Ok(true) => tracing::info!(%source, "grant revoked at the hospital"),
-                Ok(false) => tracing::info!(%source, "the hospital has no revocation endpoint; the tokens were wiped here"),
-                Err(cause) => tracing::warn!(%source, %cause, "the hospital did not revoke; the tokens were wiped here"),
-            }
-        });
-    }
-
-    /// Forgets erased connections in memory, and gives their grants back.
-    pub fn erased(&self, erased: Vec<(Connection, Option<Grant>)>) {
-        let ids: Vec<ConnectionId> = erased.iter().map(|(connection, _)| connection.id).collect();
-        self.forget(&ids);
-        for (connection, grant) in erased {
-            if let Some(grant) = grant {
-                self.give_back(connection.source, connection.ehr_client, grant);
-            }
-        }
-    }
-
-    /// Forgets tokens in memory. A refresh that is under way will not put its token back.
-    pub(super) fn forget(&self, connections: &[ConnectionId]) {
-        let mut fresh = lock(&self.0.fresh);
-        self.0.ended.fetch_add(1, Ordering::AcqRel);
-        for connection in connections {
-            fresh.remove(connection);
-        }
-    }
-
     /// An access for a grant, kept in memory unless some connection was ended since `generation` was read: then the next
     /// caller looks into the store first.
-    fn remember_as(
+    pub(super) fn remember_as(
         &self,
         connection: &Connection,
         grant: &Grant,
@@ -380,49 +261,48 @@ impl Grants {
             known.retain(|_, token| now < token.good_until);
         }
         if known.len() < MOST_IN_MEMORY && self.0.ended.load(Ordering::Acquire) == generation {
-            known.insert(connection.id, Fresh { access: access.clone(), good_until: good_until(grant) });
+            let fresh = Fresh {
+                access: access.clone(),
+                good_until: good_until(grant),
+                renew_from: renew_from(grant),
+                renewing: false,
+            };
+            known.insert(connection.id, fresh);
         }
         Ok(access)
     }
 }
 
-/// What became of a refreshed grant.
-enum Replaced {
-    Yes,
-    /// The patient connected anew meanwhile; that grant stands.
-    ByNewer(Box<Connection>, Option<Box<Grant>>),
-    Ended,
-}
-
-fn read_both(
-    reader: &impl Reader,
-    id: ConnectionId,
-) -> Result<(Option<Connection>, Option<Grant>), StoreError> {
-    Ok((Connection::find(reader, id)?, reader.get(GRANTS, &id.to_bytes())?))
-}
-
 /// Tokens in memory at most: 100,000 of 1 KB are 100 MB, and a box that busy has them.
 const MOST_IN_MEMORY: usize = 100_000;
 
-fn life(grant: &Grant) -> Duration {
-    grant.expires_at.since(grant.received_at)
+/// A token is used until shortly before it ends: a fifth of its life, at least a minute, at most half of it. But a grant
+/// is not refreshed more than once a minute, unless its tokens live shorter than that.
+pub(super) fn good_until(grant: &Grant) -> Timestamp {
+    let life = grant.life();
+    let used = life - (life / 5).max(LEAST_MARGIN).min(life / 2);
+    grant.received_at.after(if life > LEAST_BETWEEN { used.max(LEAST_BETWEEN) } else { used })
 }
 
-/// A token is used until shortly before it ends: a fifth of its life, at least a minute, at most half of it.
-fn good_until(grant: &Grant) -> Timestamp {
-    let life = life(grant);
-    grant.expires_at.before((life / 5).max(LEAST_MARGIN).min(life / 2))
+/// From here on the next token is fetched ahead for who will need it.
+pub(super) fn renew_from(grant: &Grant) -> Timestamp {
+    let ahead = grant.received_at.after((grant.life() / 5 * 3).max(LEAST_BETWEEN));
+    ahead.min(good_until(grant))
 }
 
-/// Whether the EHR itself has ended the grant. Anything else leaves it as it is: a time-out, a gateway, a full queue, a
-/// registration problem of ours.
-fn is_final(failure: &TokenFailure) -> bool {
+/// How long the token endpoint is left alone after a failure. A refresh that may have been carried out counts as one.
+fn rest(failure: &TokenFailure, times: u32) -> Duration {
+    let growing = (FIRST_REST * 2_u32.saturating_pow(times)).min(LONGEST_REST);
     match failure {
-        TokenFailure::Refused { error, .. } => error.oauth_code.as_deref() == Some("invalid_grant"),
-        TokenFailure::NotOAuth { .. }
+        TokenFailure::NotOAuth { retry_after: Some(asked), .. } => {
+            (*asked).clamp(LEAST_BETWEEN, LONGEST_ASKED_REST)
+        }
+        TokenFailure::NoAnswer(cause) if !cause.may_have_happened() => growing,
+        TokenFailure::Signing(_) => growing,
+        TokenFailure::Refused { .. }
+        | TokenFailure::NotOAuth { .. }
         | TokenFailure::Unusable(_)
-        | TokenFailure::NoAnswer(_)
-        | TokenFailure::Signing(_) => false,
+        | TokenFailure::NoAnswer(_) => growing.max(LEAST_BETWEEN),
     }
 }
 
@@ -446,7 +326,22 @@ mod tests {
         };
         check(570, 456);
         check(3600, 2880);
-        check(100, 50);
+        check(119, 60);
+        check(61, 60);
+        check(60, 30);
+        check(10, 5);
+    }
+
+    #[test]
+    fn a_long_pull_gets_its_next_token_while_the_present_one_works() {
+        let check = |life: u64, from: i64| {
+            let grant = grant_of(life);
+            assert_eq!(renew_from(&grant), Timestamp::from_seconds(from), "{life}");
+            assert!(renew_from(&grant) <= good_until(&grant));
+        };
+        check(570, 342);
+        check(3600, 2160);
+        check(90, 60);
         check(10, 5);
     }
 }

@@ -1,11 +1,15 @@
 //! A grant: what a patient agreed to, with the tokens that stand for it. Sealed like everything in the store, and in a
 //! row of its own, so that a refresh writes one small row and no index.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::events::history;
-use crate::grants::{Announcements, Connection, ConnectionStatus};
+use crate::events::history::{self, RefreshedBy};
+use crate::grants::refusals::Refusals;
+use crate::grants::{Announcements, Connection, ConnectionStatus, due};
 use crate::id::{ConnectionId, Id as _, PatientKey};
 use crate::smart::server::TokenServer;
 use crate::smart::token_response::{AccessToken, RefreshToken};
@@ -15,6 +19,12 @@ use crate::store::{Change, Reader as _, StoreError, Table, json_value};
 pub(super) const GRANTS: Table<Grant> = Table::new("grants.v1");
 /// Connections whose records are to be pulled, until a pull has ended.
 pub const PULLS_WANTED: Table<PullWanted> = Table::new("pulls_wanted.v1");
+
+/// Connections whose grants are refused at present, so that nobody has to look for them.
+pub(super) const SUSPENDED: Table<()> = Table::new("grants_suspended.v1");
+
+/// Refreshes remembered one by one. They live in the grant's own row, so that a refresh stays one write of one row.
+const MOST_REFRESHES: usize = 12;
 
 /// The tokens of one connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +37,91 @@ pub struct Grant {
     pub expires_at: Timestamp,
     /// Good for months; absent when the EHR gave none.
     pub refresh_token: Option<RefreshToken>,
-    /// The one before, kept one generation.
+    /// The one before, until the present one has been used with success: good for one more try when the EHR does not know
+    /// the present one.
     pub superseded: Option<RefreshToken>,
     /// Where to refresh, and nowhere else.
     pub token_server: TokenServer,
+    /// Its place in the index of what is due.
+    #[serde(default)]
+    pub due_at: Option<Timestamp>,
+    /// Since when an answer is missing to a refresh that may have been carried out.
+    #[serde(default)]
+    pub unanswered_since: Option<Timestamp>,
+    /// What the EHR says against it at present, without having ended it.
+    #[serde(default)]
+    pub refusals: Option<Refusals>,
+    /// Failed refreshes in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// What became of it so far.
+    #[serde(default)]
+    pub refreshes: Refreshes,
 }
 json_value!(Grant);
+
+/// The refreshes of a grant: all counted, the latest one by one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshes {
+    /// How many there were.
+    pub count: u64,
+    /// How many of them gave a new refresh token.
+    pub rotated: u64,
+    /// The latest, the newest last.
+    pub latest: VecDeque<Refreshed>,
+}
+
+/// One refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// When its answer came.
+    pub at: Timestamp,
+    /// Who wanted it.
+    pub by: RefreshedBy,
+    /// Whether it gave a new refresh token.
+    pub rotated: bool,
+}
+
+impl Refreshes {
+    pub(super) fn add(&mut self, refreshed: Refreshed) {
+        self.count += 1;
+        self.rotated += u64::from(refreshed.rotated);
+        if self.latest.len() == MOST_REFRESHES {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(refreshed);
+    }
+}
+
+impl Grant {
+    /// A grant just received.
+    pub(super) fn new(
+        access_token: AccessToken,
+        received_at: Timestamp,
+        expires_in: Duration,
+        refresh_token: Option<RefreshToken>,
+        token_server: TokenServer,
+    ) -> Self {
+        Self {
+            access_token,
+            received_at,
+            expires_at: received_at.after(expires_in),
+            refresh_token,
+            superseded: None,
+            token_server,
+            due_at: None,
+            unanswered_since: None,
+            refusals: None,
+            failures: 0,
+            refreshes: Refreshes::default(),
+        }
+    }
+
+    /// How long its access token lives in all.
+    pub(super) fn life(&self) -> Duration {
+        self.expires_at.since(self.received_at)
+    }
+}
 
 /// Why a pull is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,15 +136,25 @@ pub(super) fn put(change: &mut Change<'_>, connection: ConnectionId, grant: &Gra
     change.put(GRANTS, &connection.to_bytes(), grant);
 }
 
+/// Removes a grant and everything that points at it, as part of a write.
+pub(super) fn remove(change: &mut Change<'_>, connection: ConnectionId, grant: Option<&Grant>) {
+    if let Some(grant) = grant {
+        due::clear(change, connection, grant);
+    }
+    change.remove(SUSPENDED, &connection.to_bytes());
+    change.remove(GRANTS, &connection.to_bytes());
+}
+
 /// Ends a connection: its tokens are gone, its status says why, and who wants to know is told. Part of a write.
 pub(super) fn end(
     change: &mut Change<'_>,
     announcements: &Announcements,
     connection: &Connection,
+    grant: Option<&Grant>,
     status: ConnectionStatus,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    change.remove(GRANTS, &connection.id.to_bytes());
+    remove(change, connection.id, grant);
     change.remove(PULLS_WANTED, &connection.id.to_bytes());
     let ended = Connection { status, updated_at: now, ..connection.clone() };
     ended.put(change);
@@ -67,8 +166,8 @@ pub(super) fn end(
     }
 }
 
-/// Removes a patient's connections with their history, and grants, as part of the patient's erasure; what was removed, so that the hospitals
-/// can be told.
+/// Removes a patient's connections with their history, and grants, as part of the patient's erasure; what was removed, so
+/// that the hospitals can be told.
 pub fn remove_in(
     change: &mut Change<'_>,
     patient: PatientKey,
@@ -76,7 +175,7 @@ pub fn remove_in(
     let mut removed = Vec::new();
     for connection in Connection::of_patient(change, patient)? {
         let grant = change.get(GRANTS, &connection.id.to_bytes())?;
-        change.remove(GRANTS, &connection.id.to_bytes());
+        remove(change, connection.id, grant.as_ref());
         change.remove(PULLS_WANTED, &connection.id.to_bytes());
         connection.remove(change);
         history::remove(change, connection.id)?;

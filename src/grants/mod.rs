@@ -5,16 +5,21 @@ mod announcements;
 mod arrivals;
 mod connections;
 mod custody;
+mod due;
 mod ehr_launches;
+mod ending;
 mod grant;
 mod launch_contexts;
+mod refresh;
+mod refusals;
+mod schedule;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::crypto::Random;
@@ -28,8 +33,10 @@ pub use announcements::{Announcements, AttemptShape, SessionShape};
 pub use connections::{Connection, ConnectionStatus, FailureNote};
 pub use custody::{Access, AccessError};
 pub use ehr_launches::EhrDeparture;
-pub use grant::{Grant, PULLS_WANTED, PullWanted, remove_in};
+pub use grant::{Grant, PULLS_WANTED, PullWanted, Refreshed, Refreshes, remove_in};
 pub use launch_contexts::{LaunchContext, LaunchOutcome, Opened};
+pub use refresh::{AtStep, RefreshStep};
+pub use refusals::Refusals;
 
 use custody::{Fresh, Gate};
 use ehr_launches::Departures;
@@ -59,6 +66,12 @@ struct Inner {
     departures: Mutex<Departures>,
     /// Tells the puller that a connection wants one.
     wanted: watch::Sender<u64>,
+    /// How long a grant may stand unused.
+    keep_alive: Duration,
+    /// Tells the schedule that something is due earlier than it knows.
+    due_changed: Notify,
+    /// Told of each step of each refresh.
+    at_step: OnceLock<AtStep>,
 }
 
 impl std::fmt::Debug for Grants {
@@ -68,8 +81,8 @@ impl std::fmt::Debug for Grants {
 }
 
 impl Grants {
-    /// Over the parts it uses.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, and one place calls it")]
+    /// Over the parts it uses. A grant that was not used for `keep_alive` is used by the schedule.
+    #[expect(clippy::too_many_arguments, reason = "one argument a part, named once, in `app`")]
     pub fn new(
         store: Store,
         clock: Clock,
@@ -79,6 +92,7 @@ impl Grants {
         tokens: TokenClient,
         announcements: Announcements,
         shutdown: Shutdown,
+        keep_alive: Duration,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -95,6 +109,9 @@ impl Grants {
             finishing: Mutex::default(),
             departures: Mutex::default(),
             wanted: watch::Sender::new(0),
+            keep_alive,
+            due_changed: Notify::new(),
+            at_step: OnceLock::new(),
         }))
     }
 

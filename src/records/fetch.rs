@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::crypto::Random;
+use crate::events::history::RefreshedBy;
 use crate::grants::{Access, AccessError, Grants};
 use crate::id::{ConnectionId, SourceId};
 use crate::outbound::{Call, Outbound, OutboundError, Reply};
@@ -80,7 +81,10 @@ impl Fetcher {
     }
 
     async fn access(&self, connection: ConnectionId) -> Result<Access, FetchFailure> {
-        self.grants.access(connection).await.map_err(|cause| FetchFailure::Access(cause.to_string()))
+        self.grants
+            .access(connection, RefreshedBy::Pull)
+            .await
+            .map_err(|cause| FetchFailure::Access(cause.to_string()))
     }
 
     async fn read(
@@ -104,7 +108,7 @@ impl Fetcher {
             let mut answer = self.ask(&turns, &access, &url).await;
             if matches!(answer, Next::Renew) && !renewed {
                 renewed = true;
-                match self.grants.renew(connection, &access.token).await {
+                match self.grants.renew(connection, &access.token, RefreshedBy::Pull).await {
                     Ok(other) => access = other,
                     Err(AccessError::Rejected) => {
                         return Err(FetchFailure::GaveUp(

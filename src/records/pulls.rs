@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Timestamp};
 use crate::crypto::{Random, sha256};
+use crate::events::history::RefreshedBy;
 use crate::events::{EventKind, Fact, Outbox};
 use crate::grants::{Connection, ConnectionStatus, Grants, PULLS_WANTED};
 use crate::id::{ConnectionId, Id as _, PatientKey, PullId, SourceId};
@@ -503,7 +504,7 @@ impl Run {
     }
 
     async fn read_type(&self, resource_type: &'static str) -> Result<(), Stop> {
-        let access = self.pulls.0.grants.access(self.connection.id).await;
+        let access = self.pulls.0.grants.access(self.connection.id, RefreshedBy::Pull).await;
         let profile = access.map_err(|cause| Stop::Access(cause.to_string()))?.profile;
         let mut seen = Seen::default();
         let failure = match plan(profile, resource_type) {

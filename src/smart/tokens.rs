@@ -7,7 +7,7 @@ use url::form_urlencoded::byte_serialize;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::AuthMethod;
-use crate::crypto::{Random, base64};
+use crate::crypto::{Random, base64, base64url, sha256};
 use crate::outbound::{Call, Outbound, OutboundError, Reach, Reply};
 use crate::secret::Secret;
 use crate::smart::assertion::{CLIENT_ASSERTION_TYPE, ClientAssertion, client_assertion};
@@ -48,6 +48,17 @@ pub enum TokenFailure {
     /// We could not sign.
     #[error(transparent)]
     Signing(#[from] SigningError),
+}
+
+impl TokenFailure {
+    /// Whether the server itself is in trouble, so that other requests would fare no better.
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) | Self::Signing(_) => true,
+            Self::NotOAuth { status, .. } => *status == 429 || *status >= 500,
+            Self::Refused { .. } | Self::Unusable(_) => false,
+        }
+    }
 }
 
 /// Talks to token endpoints.
@@ -115,6 +126,22 @@ impl TokenClient {
         let fields = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
         let reply = self.post(revocation.url(), server, registration, reach, &fields).await?;
         if reply.status.is_success() { Ok(true) } else { Err(refusal(&reply, self.clock.now())) }
+    }
+
+    /// A digest of what we prove ourselves with at a server: it changes when our registration, its secret or our signing
+    /// key does.
+    pub fn proof(&self, server: &TokenServer, registration: &Registration) -> String {
+        let key = match registration.auth {
+            AuthMethod::PrivateKeyJwt => self.keys.current(server.algorithm).ok(),
+            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost | AuthMethod::None => None,
+        };
+        let parts = [
+            registration.client_id.as_str(),
+            &registration.auth.to_string(),
+            registration.client_secret.as_ref().map_or("", Secret::expose),
+            key.as_ref().map_or("", |key| key.kid()),
+        ];
+        base64url(&sha256(parts.join("\n").as_bytes()))
     }
 
     async fn post(

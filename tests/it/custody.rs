@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chartgate::events::history::RefreshedBy;
 use chartgate::grants::{AccessError, ConnectionStatus};
 use chartgate::id::{ConnectionId, Id as _};
 use serde_json::json;
@@ -20,7 +21,7 @@ async fn a_hundred_callers_cause_one_refresh() {
     let id = connected(&app).await;
     app.clock.advance(Duration::from_secs(570));
     let grants = app.app().parts().grants.clone();
-    let calls = futures_util::future::join_all((0..100).map(|_| grants.access(id))).await;
+    let calls = futures_util::future::join_all((0..100).map(|_| grants.access(id, RefreshedBy::Proxy))).await;
     let tokens: Vec<String> =
         calls.into_iter().map(|access| access.expect("a token").token.expose().to_owned()).collect();
     assert!(tokens.iter().all(|token| *token == tokens[0]));
@@ -41,7 +42,7 @@ async fn rotated_and_kept_refresh_tokens_both_live_on_across_restarts() {
             app.app()
                 .parts()
                 .grants
-                .access(id)
+                .access(id, RefreshedBy::Proxy)
                 .await
                 .unwrap_or_else(|error| panic!("{rotation} {round}: {error}"));
             assert_eq!(app.hospital.count("token.refresh_token.").await, round, "{rotation}");
@@ -66,7 +67,7 @@ async fn only_the_hospitals_own_refusal_ends_a_grant() {
         let id = connected(&app).await;
         app.clock.advance(Duration::from_secs(570));
         app.hospital.faults(faults.clone()).await;
-        let refused = app.app().parts().grants.access(id).await;
+        let refused = app.app().parts().grants.access(id, RefreshedBy::Proxy).await;
         app.hospital.well().await;
         let status = app.connection("amy-7").await["status"].clone();
         if ends {
@@ -79,7 +80,12 @@ async fn only_the_hospitals_own_refusal_ends_a_grant() {
             assert!(matches!(refused, Err(AccessError::NotNow(_))), "{faults}: {refused:?}");
             assert_eq!(status, "active", "{faults}");
             app.clock.advance(Duration::from_secs(61));
-            app.app().parts().grants.access(id).await.unwrap_or_else(|error| panic!("{faults}: {error}"));
+            app.app()
+                .parts()
+                .grants
+                .access(id, RefreshedBy::Proxy)
+                .await
+                .unwrap_or_else(|error| panic!("{faults}: {error}"));
         }
     }
 }
@@ -89,9 +95,10 @@ async fn a_rejected_token_is_renewed_once_for_all_who_were_rejected() {
     let app = TestApp::start().await;
     let id = connected(&app).await;
     let grants = app.app().parts().grants.clone();
-    let old = grants.access(id).await.expect("a token").token;
+    let old = grants.access(id, RefreshedBy::Proxy).await.expect("a token").token;
     app.clock.advance(Duration::from_mins(2));
-    let calls = futures_util::future::join_all((0..20).map(|_| grants.renew(id, &old))).await;
+    let calls =
+        futures_util::future::join_all((0..20).map(|_| grants.renew(id, &old, RefreshedBy::Proxy))).await;
     let tokens: Vec<String> =
         calls.into_iter().map(|access| access.expect("a token").token.expose().to_owned()).collect();
     assert!(tokens.iter().all(|token| *token == tokens[0] && token != old.expose()));
@@ -105,7 +112,7 @@ async fn a_disconnected_connection_has_no_token_and_is_given_back() {
     let answer =
         app.api("DELETE", &format!("/patients/amy-7/connections/{id}"), serde_json::Value::Null).await.ok();
     assert_eq!(answer, json!({"id": id.to_string(), "resource_type": "connection", "disconnected": true}));
-    let refused = app.app().parts().grants.access(id).await;
+    let refused = app.app().parts().grants.access(id, RefreshedBy::Proxy).await;
     assert!(matches!(refused, Err(AccessError::NotActive(ConnectionStatus::Disconnected))), "{refused:?}");
     assert_eq!(app.connection("amy-7").await["status"], "disconnected");
     let given_back = async {
@@ -127,7 +134,10 @@ async fn a_deleted_patient_leaves_nothing_behind() {
         assert_eq!(app.api("GET", path, serde_json::Value::Null).await.status, 404, "{path}");
     }
     assert_eq!(app.api("DELETE", "/patients/amy-7", serde_json::Value::Null).await.status, 404);
-    assert!(matches!(app.app().parts().grants.access(id).await, Err(AccessError::Missing)));
+    assert!(matches!(
+        app.app().parts().grants.access(id, RefreshedBy::Proxy).await,
+        Err(AccessError::Missing)
+    ));
     // A patient of the same id is a new patient.
     let (_, session) = app.session("amy-7").await;
     assert!(app.records("amy-7", "").await.is_empty());

@@ -10,6 +10,7 @@ use chartgate::clock::Clock;
 use chartgate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
 use chartgate::crypto::Random;
 use chartgate::directory::{NewEhrClient, NewSource};
+use chartgate::events::history::RefreshedBy;
 use chartgate::grants::{AccessError, ConnectionStatus};
 use chartgate::id::{ConnectionId, SourceId};
 use chartgate::records::{PageQuery, Position, PullSettings};
@@ -282,11 +283,11 @@ async fn a_caller_that_goes_away_does_not_let_a_second_refresh_start() {
     w.next(true, 200, &World::good("a"));
     w.next(true, 200, &World::good("b"));
     let grants = w.app.parts().grants.clone();
-    let first = spawn(async move { grants.access(id).await.map(drop) });
+    let first = spawn(async move { grants.access(id, RefreshedBy::Proxy).await.map(drop) });
     w.refreshes(1).await;
     first.abort();
     let grants = w.app.parts().grants.clone();
-    let _second = spawn(async move { grants.access(id).await.map(drop) });
+    let _second = spawn(async move { grants.access(id, RefreshedBy::Proxy).await.map(drop) });
     // Long enough for a request to come, if one were made.
     for _ in 0..20_000 {
         tokio::task::yield_now().await;
@@ -305,7 +306,7 @@ async fn an_erased_patient_does_not_come_back_by_a_refused_refresh() {
     w.clock.advance(Duration::from_secs(599));
     w.next(true, 400, REFUSED);
     let grants = w.app.parts().grants.clone();
-    let first = spawn(async move { grants.access(id).await.map(drop) });
+    let first = spawn(async move { grants.access(id, RefreshedBy::Proxy).await.map(drop) });
     w.refreshes(1).await;
     let parts = w.app.parts();
     let patient = Patients::new(parts.store.clone(), parts.clock.clone(), parts.random.clone())
@@ -327,7 +328,7 @@ async fn a_disconnected_connection_stays_disconnected() {
     w.clock.advance(Duration::from_secs(599));
     w.next(true, 400, REFUSED);
     let grants = w.app.parts().grants.clone();
-    let first = spawn(async move { grants.access(id).await.map(drop) });
+    let first = spawn(async move { grants.access(id, RefreshedBy::Proxy).await.map(drop) });
     w.refreshes(1).await;
     w.app.parts().grants.disconnect(w.session.patient, id).await.expect("it works");
     w.hospital.release.notify_one();
@@ -342,12 +343,12 @@ async fn a_refused_old_token_does_not_destroy_a_new_grant() {
     w.clock.advance(Duration::from_secs(599));
     w.next(true, 400, REFUSED);
     let grants = w.app.parts().grants.clone();
-    let first = spawn(async move { grants.access(id).await.map(drop) });
+    let first = spawn(async move { grants.access(id, RefreshedBy::Proxy).await.map(drop) });
     w.refreshes(1).await;
     assert_eq!(w.connect().await, id, "the patient signs in again meanwhile");
     w.hospital.release.notify_one();
     let _ = first.await;
-    let access = w.app.parts().grants.access(id).await;
+    let access = w.app.parts().grants.access(id, RefreshedBy::Proxy).await;
     assert!(access.is_ok(), "invariant 1 and 3: the new grant is gone: {:?}", access.err());
 }
 
@@ -358,14 +359,14 @@ async fn a_late_refresh_does_not_overwrite_a_new_grant() {
     w.clock.advance(Duration::from_secs(599));
     w.next(true, 200, &World::good("old"));
     let grants = w.app.parts().grants.clone();
-    let first = spawn(async move { grants.access(id).await.map(drop) });
+    let first = spawn(async move { grants.access(id, RefreshedBy::Proxy).await.map(drop) });
     w.refreshes(1).await;
     w.connect().await;
     w.hospital.release.notify_one();
     let _ = first.await;
     w.clock.advance(Duration::from_secs(599));
     w.next(false, 200, &World::good("z"));
-    let _ = w.app.parts().grants.access(id).await;
+    let _ = w.app.parts().grants.access(id, RefreshedBy::Proxy).await;
     let sent = w.hospital.refreshes.lock().expect("it works")[1].clone();
     assert!(sent.contains("rt-code2"), "invariant 1: the newest refresh token was lost; sent {sent}");
 }
@@ -378,7 +379,9 @@ async fn many_callers_cause_one_request_also_when_it_fails() {
     let callers: Vec<_> = (0..20)
         .map(|_| {
             let g = w.app.parts().grants.clone();
-            spawn(async move { matches!(g.access(id).await, Err(AccessError::NotNow(_))) })
+            spawn(
+                async move { matches!(g.access(id, RefreshedBy::Proxy).await, Err(AccessError::NotNow(_))) },
+            )
         })
         .collect();
     for caller in callers {
@@ -502,7 +505,7 @@ async fn another_registration_does_not_receive_or_end_an_old_grant() {
         .expect("it works");
     w.clock.advance(Duration::from_secs(599));
     w.next(false, 400, REFUSED);
-    let _ = parts.grants.access(id).await;
+    let _ = parts.grants.access(id, RefreshedBy::Proxy).await;
     let sent = w.hospital.refreshes.lock().expect("it works")[0].clone();
     assert!(
         !sent.contains("OTHER-SECRET"),
@@ -519,7 +522,7 @@ async fn tokens_that_come_after_a_disconnect_are_given_back() {
     // A refresh that is answered after the disconnect: are its new tokens given back?
     w.next(true, 200, &World::good("late"));
     let grants = w.app.parts().grants.clone();
-    let first = spawn(async move { grants.access(id).await.map(drop) });
+    let first = spawn(async move { grants.access(id, RefreshedBy::Proxy).await.map(drop) });
     w.refreshes(1).await;
     w.app.parts().grants.disconnect(w.session.patient, id).await.expect("it works");
     w.hospital.release.notify_one();

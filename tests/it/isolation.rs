@@ -3,6 +3,7 @@
 
 use chartgate::config::{AuthMethod, Environment, SmartVersion};
 use chartgate::directory::{NewEhrClient, NewSource};
+use chartgate::events::history::RefreshedBy;
 use chartgate::smart::FhirBaseUrl;
 use chartgate::smart::server::Overrides;
 use chartgate::workspaces::NewApiKeyTerms;
@@ -146,9 +147,11 @@ async fn no_secret_and_nothing_clinical_is_in_the_log_or_on_disk_or_in_an_error(
     let grants = app.app().parts().grants.clone();
     let connection = app.connection("amy-7-MARKERID").await["id"].as_str().expect("an id").to_owned();
     let connection = chartgate::id::Id::parse(&connection).expect("an id");
-    let first = grants.access(connection).await.expect("a token").token.expose().to_owned();
+    let first =
+        grants.access(connection, RefreshedBy::Proxy).await.expect("a token").token.expose().to_owned();
     app.clock.advance(std::time::Duration::from_mins(10));
-    let second = grants.access(connection).await.expect("a token").token.expose().to_owned();
+    let second =
+        grants.access(connection, RefreshedBy::Proxy).await.expect("a token").token.expose().to_owned();
 
     // What must not be seen: by name, so that a failure says which it was.
     let mut markers = vec![

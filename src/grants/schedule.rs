@@ -1,0 +1,242 @@
+//! The schedule: grants that nobody uses are refreshed before the EHR drops them, refused ones are tried again, and those
+//! that cannot be refreshed are ended when they run out. It walks the index of what is due, never all grants, so a box
+//! that was off for a day, or whose clock was set, begins with whatever is due by then.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::Semaphore;
+
+use crate::clock::Timestamp;
+use crate::events::history::RefreshedBy;
+use crate::grants::custody::{AccessError, Freshness, Wish};
+use crate::grants::grant::{self, GRANTS, Grant};
+use crate::grants::refresh::{first_due, read_both};
+use crate::grants::{Connection, ConnectionStatus, Grants, due, lock};
+use crate::id::{ConnectionId, Id as _, SourceId};
+use crate::store::{Reader as _, StoreError};
+
+/// Grants looked at in one go.
+const BATCH: usize = 1024;
+/// Refreshes under way at once: of the whole schedule, and at one hospital.
+const AT_ONCE: usize = 64;
+const AT_ONCE_AT_A_SOURCE: usize = 16;
+/// A hospital that does not answer is left alone for so long, with all of its grants.
+const REST_OF_A_SOURCE: Duration = Duration::from_mins(5);
+/// After a store error, and when nothing was heard of an earlier time.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
+
+/// One grant whose place has come.
+struct Due {
+    at: Timestamp,
+    id: ConnectionId,
+    connection: Option<Connection>,
+    grant: Option<Grant>,
+}
+
+/// What is to be done with it.
+#[derive(Debug, PartialEq, Eq)]
+enum Task {
+    /// Nothing stands behind the place.
+    Clear,
+    /// It was used meanwhile.
+    Move(Timestamp),
+    /// It ran out and cannot be renewed.
+    RunOut,
+    /// It is to be used.
+    Refresh(SourceId),
+}
+
+impl Grants {
+    /// Starts the schedule; it ends with the signal to stop.
+    pub fn start_schedule(&self) {
+        let grants = self.clone();
+        self.0.shutdown.spawn(async move { grants.run_schedule().await });
+    }
+
+    /// Has the schedule look again: something is due earlier than it knows.
+    pub(super) fn look_at_schedule(&self) {
+        self.0.due_changed.notify_one();
+    }
+
+    /// How long a connection's grant may stand unused.
+    pub(super) fn keep_alive_of(&self, connection: &Connection) -> Duration {
+        let profile = self.0.directory.source(connection.source).map(|source| source.server().profile);
+        // Half of what the EHR allows leaves as much time again to find out what is wrong.
+        let allowed = profile.and_then(|profile| profile.refresh_idle_limit).map(|limit| limit / 2);
+        let interval = allowed.map_or(self.0.keep_alive, |allowed| allowed.min(self.0.keep_alive));
+        due::spread(interval, connection.id)
+    }
+
+    async fn run_schedule(&self) {
+        let shutdown = &self.0.shutdown;
+        while !shutdown.is_triggered() {
+            let look = match self.attend().await {
+                Ok(next) => {
+                    let latest = self.0.clock.now().after(LOOK_AT_LEAST_EVERY);
+                    next.map_or(latest, |next| next.min(latest))
+                }
+                Err(cause) => {
+                    tracing::error!(%cause, "the schedule could not read or write the store; it tries again");
+                    self.0.clock.now().after(LOOK_AGAIN)
+                }
+            };
+            tokio::select! {
+                () = shutdown.triggered() => {}
+                () = self.0.due_changed.notified() => {}
+                () = self.0.clock.reached(look) => {}
+            }
+        }
+    }
+
+    /// Does what is due; when the next is. Public for tests and benches, which have no patience for the clock.
+    pub async fn attend(&self) -> Result<Option<Timestamp>, StoreError> {
+        let resting: Mutex<HashMap<SourceId, Timestamp>> = Mutex::default();
+        loop {
+            let now = self.0.clock.now();
+            let (batch, next) = self.0.store.read(move |view| read_due(view, now)).await?;
+            if batch.is_empty() || self.0.shutdown.is_triggered() {
+                return Ok(next);
+            }
+            self.attend_to(batch, now, &resting).await?;
+        }
+    }
+
+    async fn attend_to(
+        &self,
+        batch: Vec<Due>,
+        now: Timestamp,
+        resting: &Mutex<HashMap<SourceId, Timestamp>>,
+    ) -> Result<(), StoreError> {
+        let places: Vec<(Timestamp, ConnectionId)> = batch.iter().map(|due| (due.at, due.id)).collect();
+        let mut moves = HashMap::new();
+        let mut by_source: HashMap<SourceId, Vec<ConnectionId>> = HashMap::new();
+        for due in &batch {
+            match self.task(due, now) {
+                Task::Clear => {}
+                Task::Move(to) => {
+                    moves.insert(due.id, to);
+                }
+                Task::RunOut => {
+                    let ended = self.run_out(due.id).await;
+                    if let Err(AccessError::Store(cause)) = ended {
+                        return Err(cause);
+                    }
+                }
+                Task::Refresh(source) => by_source.entry(source).or_default().push(due.id),
+            }
+        }
+        self.refresh_in_turns(by_source, resting).await?;
+        self.move_on(places, moves, now).await
+    }
+
+    fn task(&self, due: &Due, now: Timestamp) -> Task {
+        let (Some(connection), Some(grant)) = (&due.connection, &due.grant) else { return Task::Clear };
+        if grant.due_at != Some(due.at) || connection.status != ConnectionStatus::Active {
+            return Task::Clear;
+        }
+        if let Some(refusals) = &grant.refusals {
+            let next = refusals.next_try();
+            return if next > now { Task::Move(next) } else { Task::Refresh(connection.source) };
+        }
+        let wanted = first_due(grant, self.keep_alive_of(connection));
+        if wanted > now && grant.failures == 0 {
+            return Task::Move(wanted);
+        }
+        if grant.refresh_token.is_some() { Task::Refresh(connection.source) } else { Task::RunOut }
+    }
+
+    /// Refreshes, a few at once at each hospital, so that one hospital in trouble holds up its own grants only.
+    async fn refresh_in_turns(
+        &self,
+        mut by_source: HashMap<SourceId, Vec<ConnectionId>>,
+        resting: &Mutex<HashMap<SourceId, Timestamp>>,
+    ) -> Result<(), StoreError> {
+        let turns: HashMap<SourceId, Arc<Semaphore>> =
+            by_source.keys().map(|source| (*source, Arc::new(Semaphore::new(AT_ONCE_AT_A_SOURCE)))).collect();
+        // One of each in turn: a hospital with many does not stand before the others.
+        let mut order = Vec::new();
+        while !by_source.is_empty() {
+            by_source.retain(|source, ids| {
+                order.extend(ids.pop().map(|id| (*source, id)));
+                !ids.is_empty()
+            });
+        }
+        let refreshes = order.into_iter().map(|(source, id)| {
+            let turn = turns.get(&source).map(Arc::clone);
+            async move {
+                let _turn = match turn {
+                    Some(turn) => turn.acquire_owned().await.ok(),
+                    None => None,
+                };
+                let now = self.0.clock.now();
+                let rests = lock(resting).get(&source).is_some_and(|until| now < *until);
+                if rests || self.0.shutdown.is_triggered() {
+                    return Ok(());
+                }
+                let wish = Wish { by: RefreshedBy::Schedule, rejected: None, freshness: Freshness::New };
+                match self.renewed(id, wish).await {
+                    Err(AccessError::NotNow(failure)) if failure.is_trouble() => {
+                        lock(resting).insert(source, now.after(REST_OF_A_SOURCE));
+                        Ok(())
+                    }
+                    Err(AccessError::Store(cause)) => Err(cause),
+                    _ => Ok(()),
+                }
+            }
+        });
+        let mut running = futures_util::stream::iter(refreshes).buffer_unordered(AT_ONCE);
+        while let Some(done) = running.next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Whatever still stands at the place it had is moved on, so that the schedule never turns on the spot.
+    async fn move_on(
+        &self,
+        places: Vec<(Timestamp, ConnectionId)>,
+        moves: HashMap<ConnectionId, Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if self.0.shutdown.is_triggered() {
+            return Ok(());
+        }
+        self.0
+            .store
+            .write(move |change| {
+                for (at, id) in places {
+                    let grant = change.get(GRANTS, &id.to_bytes())?;
+                    match grant.filter(|grant| grant.due_at == Some(at)) {
+                        Some(mut grant) => {
+                            let later = now.after(due::spread(REST_OF_A_SOURCE * 2, id));
+                            due::set(change, id, &mut grant, moves.get(&id).copied().unwrap_or(later));
+                            grant::put(change, id, &grant);
+                        }
+                        None => due::clear_place(change, id, at),
+                    }
+                }
+                Ok::<_, StoreError>(())
+            })
+            .await
+    }
+}
+
+/// What is due by `now`, and when the first that is not will be.
+fn read_due(
+    view: &crate::store::View<'_>,
+    now: Timestamp,
+) -> Result<(Vec<Due>, Option<Timestamp>), StoreError> {
+    let mut batch = Vec::new();
+    for (at, id) in due::first(view, BATCH)? {
+        if at > now {
+            return Ok((batch, Some(at)));
+        }
+        let (connection, grant) = read_both(view, id)?;
+        batch.push(Due { at, id, connection, grant });
+    }
+    Ok((batch, None))
+}
