@@ -152,7 +152,13 @@ impl App {
         let signing_keys = SigningKeys::load(store.clone(), clock.clone(), random.clone(), overlap)?;
         signing_keys.ensure().await?;
         let jwks_fetches = JwksFetches::load(store.clone(), clock.clone(), shutdown.clone())?;
-        let tokens = TokenClient::new(outbound.clone(), signing_keys.clone(), clock.clone(), random.clone());
+        let tokens = TokenClient::new(
+            outbound.clone(),
+            signing_keys.clone(),
+            clock.clone(),
+            random.clone(),
+            discoverer.skews().clone(),
+        );
         let launcher = Launcher::new(
             store.clone(),
             discoverer.clone(),

@@ -10,6 +10,7 @@ mod ehr_launches;
 mod ending;
 mod grant;
 mod launch_contexts;
+mod ledger;
 mod refresh;
 mod refusals;
 mod schedule;
@@ -35,6 +36,7 @@ pub use custody::{Access, AccessError};
 pub use ehr_launches::EhrDeparture;
 pub use grant::{Grant, PULLS_WANTED, PullWanted, Refreshed, Refreshes, remove_in};
 pub use launch_contexts::{LaunchContext, LaunchOutcome, Opened};
+pub use ledger::{Held, Ledger, LedgerEntry, Suspended, Upcoming};
 pub use refresh::{AtStep, RefreshStep};
 pub use refusals::Refusals;
 

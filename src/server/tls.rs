@@ -7,6 +7,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, ServerConfig};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+
+use crate::clock::Timestamp;
 
 /// What ALPN calls HTTP/2 (RFC 9113 section 3.2).
 pub(super) const ALPN_H2: &[u8] = b"h2";
@@ -68,6 +72,14 @@ pub fn tls_config(certificate_pem: &[u8], key_pem: &[u8]) -> Result<ServerConfig
     config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
     config.ticketer = Ticketer::new().map_err(library)?;
     Ok(config)
+}
+
+/// When the first certificate of a PEM file ends; `None` when it cannot be read.
+pub fn certificate_ends_at(certificate_pem: &[u8]) -> Option<Timestamp> {
+    let first = CertificateDer::pem_slice_iter(certificate_pem).next()?.ok()?;
+    let certificate = Certificate::from_der(&first).ok()?;
+    let end = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    Some(Timestamp::from_seconds(i64::try_from(end.as_secs()).ok()?))
 }
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {

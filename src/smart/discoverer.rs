@@ -13,6 +13,7 @@ use crate::smart::discovery::{
     DiscoveryError, MAX_CAPABILITY_STATEMENT, MAX_SMART_CONFIGURATION, SmartConfiguration,
 };
 use crate::smart::server::EhrServer;
+use crate::smart::skew::ClockSkews;
 use crate::smart::url::{AuthorizationEndpoint, JwksUri, TokenEndpoint};
 use crate::smart::vendors::DiscoveryStep;
 
@@ -46,6 +47,7 @@ pub struct Discoverer {
     clock: Clock,
     documents: Kept<SmartConfiguration>,
     keys: Kept<Jwks>,
+    skews: ClockSkews,
 }
 
 type Kept<T> = Arc<Mutex<HashMap<String, KeptDocument<T>>>>;
@@ -60,7 +62,18 @@ struct KeptDocument<T> {
 impl Discoverer {
     /// Calls through `outbound`.
     pub fn new(outbound: Outbound, clock: Clock) -> Self {
-        Self { outbound, clock, documents: Kept::default(), keys: Kept::default() }
+        Self {
+            outbound,
+            clock,
+            documents: Kept::default(),
+            keys: Kept::default(),
+            skews: ClockSkews::default(),
+        }
+    }
+
+    /// How far the clocks of the hosts asked are from ours.
+    pub fn skews(&self) -> &ClockSkews {
+        &self.skews
     }
 
     /// What the server says about itself, from memory while it is fresh.
@@ -106,13 +119,15 @@ impl Discoverer {
         } else {
             ("application/json", MAX_SMART_CONFIGURATION)
         };
-        let reply = match self.outbound.send(Call::get(url).accept(media).at_most(limit), server.reach).await
-        {
+        let sent = self.clock.now();
+        let call = Call::get(url.clone()).accept(media).at_most(limit);
+        let reply = match self.outbound.send(call, server.reach).await {
             Err(OutboundError::TooLarge(_, limit)) => {
                 return Err(DiscoverFailure::NotSmart(DiscoveryError::TooLarge { limit }));
             }
             other => other?,
         };
+        self.skews.measure(&url, sent, &self.clock, &reply);
         if reply.status != StatusCode::OK {
             return Err(DiscoverFailure::Status(reply.status.as_u16()));
         }

@@ -14,6 +14,7 @@ pub mod patient;
 pub mod pkce;
 pub mod scopes;
 pub mod server;
+pub mod skew;
 pub mod token_response;
 pub mod tokens;
 pub mod url;
@@ -30,5 +31,6 @@ pub use launch::{
 pub use patient::EhrPatientId;
 pub use scopes::{RESOURCE_TYPES, patient_words};
 pub use server::{EhrServer, Registration};
+pub use skew::{ClockSkews, Skew};
 pub use tokens::{TokenClient, TokenFailure};
 pub use url::FhirBaseUrl;

@@ -15,6 +15,7 @@ use crate::smart::ehr_error::EhrError;
 use crate::smart::keys::{SigningError, SigningKeys};
 use crate::smart::pkce::CodeVerifier;
 use crate::smart::server::{Registration, TokenServer};
+use crate::smart::skew::ClockSkews;
 use crate::smart::token_response::{
     AuthorizationCode, ErrorBody, RefreshToken, TokenResponse, TokenResponseError, parse_error_body,
     parse_token_response,
@@ -68,12 +69,19 @@ pub struct TokenClient {
     keys: SigningKeys,
     clock: Clock,
     random: Random,
+    skews: ClockSkews,
 }
 
 impl TokenClient {
-    /// Signs with `keys`, calls through `outbound`.
-    pub fn new(outbound: Outbound, keys: SigningKeys, clock: Clock, random: Random) -> Self {
-        Self { outbound, keys, clock, random }
+    /// Signs with `keys`, calls through `outbound`, tells each host its own time by `skews`.
+    pub fn new(
+        outbound: Outbound,
+        keys: SigningKeys,
+        clock: Clock,
+        random: Random,
+        skews: ClockSkews,
+    ) -> Self {
+        Self { outbound, keys, clock, random, skews }
     }
 
     /// The network, for whoever completes a launch.
@@ -132,7 +140,9 @@ impl TokenClient {
     /// key does.
     pub fn proof(&self, server: &TokenServer, registration: &Registration) -> String {
         let key = match registration.auth {
-            AuthMethod::PrivateKeyJwt => self.keys.current(server.algorithm).ok(),
+            AuthMethod::PrivateKeyJwt => {
+                self.keys.current(registration.signing_algorithm.unwrap_or(server.algorithm)).ok()
+            }
             AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost | AuthMethod::None => None,
         };
         let parts = [
@@ -158,7 +168,7 @@ impl TokenClient {
         let mut basic = None;
         match registration.auth {
             AuthMethod::PrivateKeyJwt => {
-                assertion = self.assertion(server, registration).await?;
+                assertion = self.assertion(url, server, registration).await?;
                 if server.send_client_id {
                     fields.push(("client_id", client_id));
                 }
@@ -178,21 +188,29 @@ impl TokenClient {
         if let Some(credentials) = basic {
             call = call.authorization("Basic", credentials.expose());
         }
-        Ok(self.outbound.send(call, reach).await?)
+        let sent = self.clock.now();
+        let reply = self.outbound.send(call, reach).await?;
+        self.skews.measure(url, sent, &self.clock, &reply);
+        Ok(reply)
     }
 
     /// A new assertion for this one request: servers refuse a `jti` they have seen.
     async fn assertion(
         &self,
+        url: &url::Url,
         server: &TokenServer,
         registration: &Registration,
     ) -> Result<ClientAssertion, SigningError> {
         let (client_id, audience) = (client_id(server, registration).to_owned(), server.audience.clone());
         // Which algorithms there are keys for is a matter of the registration, also for grants made before it changed.
         let algorithm = registration.signing_algorithm.unwrap_or(server.algorithm);
-        let (clock, random) = (self.clock.clone(), self.random.clone());
+        let (clock, skews, url) = (self.clock.clone(), self.skews.clone(), url.clone());
+        let random = self.random.clone();
         self.keys
-            .sign(algorithm, move |key| client_assertion(key, &client_id, &audience, &clock, &random))
+            .sign(algorithm, move |key| {
+                // The time of signing, not of asking: there may have been a queue.
+                client_assertion(key, &client_id, &audience, skews.time_at(&url, &clock), &random)
+            })
             .await
     }
 }
