@@ -52,6 +52,17 @@ pub enum Task {
     /// Keys: those that sign towards EHRs, and those that seal the database
     #[command(subcommand)]
     Keys(KeysTask),
+    /// What lapses next: certificate, API keys, patients' grants
+    Calendar {
+        /// Look so many days ahead
+        #[arg(long, value_name = "DAYS", default_value_t = 90)]
+        days: u32,
+    },
+    /// What became of a patient's grant at a hospital, and why
+    Ledger {
+        /// The connection's id, `conn_…`
+        connection: String,
+    },
     /// What happened under the reference code that a patient read out
     Incident {
         /// The code, such as K7QF-2M9D

@@ -70,7 +70,8 @@ pub fn table(rows: &[Json], names: &[&str]) {
     }
 }
 
-fn plain(value: &Json) -> String {
+/// A value in words.
+pub fn plain(value: &Json) -> String {
     match value {
         Json::Null => "-".to_owned(),
         Json::String(text) => text.clone(),

@@ -39,6 +39,8 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         Task::Source(task) => on_threads(command(layers, source(task), json)),
         Task::EhrClient(task) => on_threads(command(layers, ehr_client(task)?, json)),
         Task::Keys(task) => on_threads(keys::run(layers, task, json)),
+        Task::Calendar { days } => on_threads(command(layers, Command::Calendar { days }, json)),
+        Task::Ledger { connection } => on_threads(ledger(layers, connection, json)),
         Task::Incident { reference } => on_threads(command(layers, Command::Incident { reference }, json)),
     }
 }
@@ -260,6 +262,36 @@ async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Fai
     } else {
         output::answer(&answer);
     }
+    Ok(())
+}
+
+/// The ledger is an object with a list in it: for people, the one after the other.
+async fn ledger(layers: Layers, connection: String, json: bool) -> Result<(), Failure> {
+    let mut answer = Reached::new(load(&layers)?).ask(Command::Ledger { connection }).await?;
+    if json {
+        output::json(&answer);
+        return Ok(());
+    }
+    let entries = answer["entries"].take();
+    let grant = answer["grant"].take();
+    if let Some(members) = answer.as_object_mut() {
+        members.remove("entries");
+        members.remove("grant");
+    }
+    output::answer(&answer);
+    if grant.is_object() {
+        output::answer(&grant);
+    }
+    output::line("");
+    let told = |entry: &Json| {
+        let mut rest = entry.as_object().cloned().unwrap_or_default();
+        let (at, kind) = (rest.remove("at"), rest.remove("kind"));
+        rest.retain(|_, value| !value.is_null());
+        let details: Vec<String> =
+            rest.iter().map(|(name, value)| format!("{name}={}", output::plain(value))).collect();
+        serde_json::json!({ "at": at, "what": kind, "details": details.join(" ") })
+    };
+    output::answer(&Json::Array(entries.as_array().into_iter().flatten().map(told).collect()));
     Ok(())
 }
 

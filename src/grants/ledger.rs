@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, as_text, as_text_or_null};
 use crate::events::history::{self, Entry};
 use crate::grants::grant::{GRANTS, Grant, SUSPENDED};
 use crate::grants::refresh::read_both;
@@ -20,6 +20,7 @@ pub struct Ledger {
     /// What it is good for.
     pub status: ConnectionStatus,
     /// Since when it exists.
+    #[serde(serialize_with = "as_text")]
     pub since: Timestamp,
     /// What is kept at present; `None` after the end.
     pub grant: Option<Held>,
@@ -31,12 +32,15 @@ pub struct Ledger {
 #[derive(Debug, Clone, Serialize)]
 pub struct Held {
     /// When the present access token came.
+    #[serde(serialize_with = "as_text")]
     pub received_at: Timestamp,
     /// When that one ends.
+    #[serde(serialize_with = "as_text")]
     pub expires_at: Timestamp,
     /// Whether there is a refresh token.
     pub refreshable: bool,
     /// When the schedule looks at it next.
+    #[serde(serialize_with = "as_text_or_null")]
     pub due_at: Option<Timestamp>,
     /// How often it was refreshed.
     pub refreshes: u64,
@@ -45,6 +49,7 @@ pub struct Held {
     /// Failed refreshes in a row.
     pub failures: u32,
     /// Since when an answer is missing to a refresh that the hospital may have carried out.
+    #[serde(serialize_with = "as_text_or_null")]
     pub unanswered_since: Option<Timestamp>,
     /// What the hospital says against it at present.
     pub suspended: Option<Suspended>,
@@ -54,6 +59,7 @@ pub struct Held {
 #[derive(Debug, Clone, Serialize)]
 pub struct Suspended {
     /// When the first came.
+    #[serde(serialize_with = "as_text")]
     pub since: Timestamp,
     /// How many there were.
     pub refusals: u32,
@@ -64,6 +70,7 @@ pub struct Suspended {
     /// The hospital's own number for it.
     pub correlation_id: Option<String>,
     /// When it is asked again.
+    #[serde(serialize_with = "as_text")]
     pub next_try: Timestamp,
 }
 
@@ -71,6 +78,7 @@ pub struct Suspended {
 #[derive(Debug, Clone, Serialize)]
 pub struct LedgerEntry {
     /// When.
+    #[serde(serialize_with = "as_text")]
     pub at: Timestamp,
     /// The code that patient, staff and log share.
     pub reference: Option<String>,
@@ -83,6 +91,7 @@ pub struct LedgerEntry {
 #[derive(Debug, Clone, Serialize)]
 pub struct Upcoming {
     /// When the schedule looks at it.
+    #[serde(serialize_with = "as_text")]
     pub at: Timestamp,
     /// The connection.
     pub connection: ConnectionId,
@@ -91,6 +100,7 @@ pub struct Upcoming {
     /// Whether it will be renewed; otherwise it ends then.
     pub refreshable: bool,
     /// When the hospital drops it unless it is used before, where that is known.
+    #[serde(serialize_with = "as_text_or_null")]
     pub lapses_at: Option<Timestamp>,
     /// What the hospital says against it at present.
     pub suspended: Option<Suspended>,
@@ -139,11 +149,12 @@ impl Grants {
                     entry: note.entry,
                 });
                 // The latest refreshes are in the grant's own row as long as it stands.
-                let latest = grant.iter().flat_map(|grant| &grant.refreshes.latest).rev().map(|one| LedgerEntry {
-                    at: one.at,
-                    reference: None,
-                    entry: Entry::Refreshed { by: one.by, rotated: one.rotated },
-                });
+                let latest =
+                    grant.iter().flat_map(|grant| &grant.refreshes.latest).rev().map(|one| LedgerEntry {
+                        at: one.at,
+                        reference: None,
+                        entry: Entry::Refreshed { by: one.by, rotated: one.rotated },
+                    });
                 let mut entries: Vec<LedgerEntry> = latest.chain(noted).collect();
                 entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
                 Ok(Some(Ledger {
@@ -190,9 +201,13 @@ impl Grants {
                 Ok::<_, StoreError>(rows)
             })
             .await?;
-        let both = rows.into_iter().filter_map(|(connection, grant): (_, Option<Grant>)| Some((connection?, grant?)));
+        let both = rows
+            .into_iter()
+            .filter_map(|(connection, grant): (_, Option<Grant>)| Some((connection?, grant?)));
         Ok(both
-            .map(|(connection, grant)| self.upcoming_of(grant.due_at.unwrap_or(grant.expires_at), &connection, &grant))
+            .map(|(connection, grant)| {
+                self.upcoming_of(grant.due_at.unwrap_or(grant.expires_at), &connection, &grant)
+            })
             .collect())
     }
 

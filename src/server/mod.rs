@@ -33,7 +33,7 @@ use connection::{Floor, Stage};
 pub use bind::{BindError, bind};
 pub use request_body::{ReadError, RequestBody};
 pub use self_signed::{SelfSigned, self_signed};
-pub use tls::{TlsError, TlsHandle, tls_config};
+pub use tls::{TlsError, TlsHandle, certificate_ends_at, tls_config};
 
 /// How long dropped connections may take to let go of what they hold, after the drain is over.
 const LET_GO: Duration = Duration::from_secs(1);

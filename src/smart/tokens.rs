@@ -136,6 +136,11 @@ impl TokenClient {
         if reply.status.is_success() { Ok(true) } else { Err(refusal(&reply, self.clock.now())) }
     }
 
+    /// What time it is at a server, as far as is known.
+    pub fn time_at(&self, server: &TokenServer) -> Timestamp {
+        self.skews.time_at(server.endpoint.url(), &self.clock)
+    }
+
     /// A digest of what we prove ourselves with at a server: it changes when our registration, its secret or our signing
     /// key does.
     pub fn proof(&self, server: &TokenServer, registration: &Registration) -> String {

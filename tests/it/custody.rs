@@ -1,5 +1,7 @@
 //! Custody of tokens: one refresh for many callers, rotation, and what does and does not end a grant.
 
+mod life;
+
 use std::time::Duration;
 
 use chartgate::events::history::RefreshedBy;
@@ -16,12 +18,12 @@ async fn connected(app: &TestApp) -> ConnectionId {
 }
 
 #[tokio::test]
-async fn a_hundred_callers_cause_one_refresh() {
+async fn five_hundred_callers_cause_one_refresh() {
     let app = TestApp::start().await;
     let id = connected(&app).await;
     app.clock.advance(Duration::from_secs(570));
     let grants = app.app().parts().grants.clone();
-    let calls = futures_util::future::join_all((0..100).map(|_| grants.access(id, RefreshedBy::Proxy))).await;
+    let calls = futures_util::future::join_all((0..500).map(|_| grants.access(id, RefreshedBy::Proxy))).await;
     let tokens: Vec<String> =
         calls.into_iter().map(|access| access.expect("a token").token.expose().to_owned()).collect();
     assert!(tokens.iter().all(|token| *token == tokens[0]));

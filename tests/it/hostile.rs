@@ -534,3 +534,75 @@ async fn tokens_that_come_after_a_disconnect_are_given_back() {
     };
     tokio::time::timeout(Duration::from_mins(1), given_back).await.expect("the rotated token is given back");
 }
+
+/// What was sent to the token endpoint at the refresh of this number, from 1.
+fn sent(w: &World, number: usize) -> String {
+    w.hospital.refreshes.lock().expect("it works")[number - 1].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hospital_that_forgot_its_newest_token_is_offered_the_one_before_once() {
+    let w = world().await;
+    let id = w.connect().await;
+    let grants = w.app.parts().grants.clone();
+    w.clock.advance(Duration::from_secs(599));
+    w.next(false, 200, &World::good("second"));
+    grants.access(id, RefreshedBy::Proxy).await.expect("a token");
+    // The hospital has lost the exchange in a crash of its own: it knows the token before, not the one it gave.
+    w.clock.advance(Duration::from_secs(599));
+    w.next(false, 400, REFUSED);
+    w.next(false, 200, &World::good("third"));
+    grants.access(id, RefreshedBy::Proxy).await.expect("a token all the same");
+    assert!(sent(&w, 2).contains("rt-second") && sent(&w, 3).contains("rt-code1"), "{}", sent(&w, 3));
+    // Refused with both, it is over, and the hospital's first word is what is told.
+    w.clock.advance(Duration::from_secs(599));
+    w.next(false, 400, REFUSED);
+    w.next(false, 401, r#"{"error":"invalid_client"}"#);
+    let refused = grants.access(id, RefreshedBy::Proxy).await;
+    assert!(
+        matches!(refused, Err(AccessError::NotActive(ConnectionStatus::RefreshFailed))),
+        "{:?}",
+        refused.err()
+    );
+    assert!(sent(&w, 4).contains("rt-third") && sent(&w, 5).contains("rt-code1"), "{}", sent(&w, 5));
+    assert_eq!(w.hospital.refreshes.lock().expect("it works").len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_worked_makes_the_one_before_forgotten() {
+    let w = world().await;
+    let id = w.connect().await;
+    let grants = w.app.parts().grants.clone();
+    w.clock.advance(Duration::from_secs(599));
+    w.next(false, 200, &World::good("second"));
+    grants.access(id, RefreshedBy::Proxy).await.expect("a token");
+    w.clock.advance(Duration::from_secs(599));
+    w.next(false, 200, r#"{"access_token":"at-kept","token_type":"Bearer","expires_in":600}"#);
+    grants.access(id, RefreshedBy::Proxy).await.expect("a token");
+    w.clock.advance(Duration::from_secs(599));
+    w.next(false, 400, REFUSED);
+    assert!(grants.access(id, RefreshedBy::Proxy).await.is_err());
+    assert_eq!(w.hospital.refreshes.lock().expect("it works").len(), 3, "no older token was offered");
+    assert_eq!(w.status(id).await, Some(ConnectionStatus::RefreshFailed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_for_another_patients_record_ends_the_connection_and_hands_out_nothing() {
+    let w = world().await;
+    let id = w.connect().await;
+    w.clock.advance(Duration::from_secs(599));
+    let other = r#"{"access_token":"at-other","token_type":"Bearer","expires_in":600,"refresh_token":"rt-other","patient":"somebody-else"}"#;
+    w.next(false, 200, other);
+    let refused = w.app.parts().grants.access(id, RefreshedBy::Proxy).await;
+    assert!(
+        matches!(refused, Err(AccessError::NotActive(ConnectionStatus::RefreshFailed))),
+        "{:?}",
+        refused.err()
+    );
+    let given_back = async {
+        while !w.hospital.revoked.lock().expect("it works").iter().any(|body| body.contains("rt-other")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), given_back).await.expect("the other's token is given back");
+}

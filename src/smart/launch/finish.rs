@@ -131,7 +131,8 @@ impl Launcher {
                 nonce: Some(&attempt.nonce),
                 nonce_required: server.profile.nonce_required,
                 fhir_base: &server.base,
-                now: self.clock.now(),
+                // What the server says of time is measured by its own clock.
+                now: self.tokens.time_at(&attempt.token_server),
                 skew: DEFAULT_SKEW,
             };
             let claims = validate(&jws, key, &expected);

@@ -1,6 +1,7 @@
 //! Operating a box: the commands that change or show its state, and the local socket through which they reach a running
 //! appliance, since only one process can hold the store.
 
+mod calendar;
 mod keys;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -122,6 +123,16 @@ pub enum Command {
     EhrClientList,
     /// Whatever concerns keys.
     Keys(KeysCommand),
+    /// Tells what lapses next.
+    Calendar {
+        /// Within so many days.
+        days: u32,
+    },
+    /// Tells what became of a connection's grant.
+    Ledger {
+        /// `conn_…`
+        connection: String,
+    },
     /// Tells what happened under a reference code.
     Incident {
         /// `K7QF-2M9D`
@@ -259,6 +270,8 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             Ok(Json::Array(rows.collect()))
         }
         Command::Keys(command) => keys::execute(parts, command).await,
+        Command::Calendar { days } => calendar::calendar(parts, days).await,
+        Command::Ledger { connection } => calendar::ledger(parts, &connection).await,
         Command::Incident { reference } => {
             let code = ReferenceCode::parse(&reference)
                 .map_err(|_| Refused("a reference code looks like K7QF-2M9D".to_owned()))?;
@@ -440,6 +453,8 @@ async fn discover(
     if let Some(registration) = registration {
         warnings.extend(doubts(server, &found, registration));
     }
+    // How far the server's clock is from ours; assertions carry its time, but somebody should know.
+    let skew = |url: &url::Url| parts.discoverer.skews().of(url).map(|skew| skew.ahead_millis / 1000);
     Ok(json!({
         "authorization_endpoint": found.authorization_endpoint,
         "token_endpoint": found.token_endpoint,
@@ -448,6 +463,7 @@ async fn discover(
         "scopes": found.scopes_supported.as_ref().map(Vec::len),
         "pkce": found.pkce,
         "warnings": warnings,
+        "clock_ahead_seconds": skew(found.token_endpoint.url()).or_else(|| skew(&server.base.join("metadata").ok()?)),
     }))
 }
 
