@@ -43,7 +43,7 @@ pub(super) async fn calendar(parts: &Parts, days: u32) -> Result<Json, Refused> 
     }
     for workspace in &parts.config.workspaces {
         let Some(known) = parts.workspaces.named(&workspace.name).await? else { continue };
-        for key in parts.api_keys.list(known.id).await? {
+        for (key, _) in parts.api_keys.list(known.id).await? {
             if let Some(at) = key.expires_at.filter(|at| *at > now && key.revoked_at.is_none()) {
                 let then = format!(
                     "the app that uses it is refused; make another with `api-key create`: {}",

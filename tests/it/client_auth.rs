@@ -7,6 +7,7 @@ use chartgate::config::{AuthMethod, Environment, SmartVersion};
 use chartgate::control::{Command, execute};
 use chartgate::crypto::Algorithm;
 use chartgate::directory::{NewEhrClient, NewSource};
+use chartgate::events::history::RefreshedBy;
 use chartgate::grants::AccessError;
 use chartgate::id::{ConnectionId, Id as _};
 use chartgate::sandbox::{Personality, RegisteredClient};
@@ -27,7 +28,12 @@ async fn connect(app: &TestApp) -> ConnectionId {
 
 async fn refresh(app: &TestApp, id: ConnectionId) {
     app.clock.advance(Duration::from_hours(1));
-    app.app().parts().grants.access(id).await.unwrap_or_else(|error| panic!("refreshed: {error}"));
+    app.app()
+        .parts()
+        .grants
+        .access(id, RefreshedBy::Proxy)
+        .await
+        .unwrap_or_else(|error| panic!("refreshed: {error}"));
 }
 
 /// The last page of a journey that is expected to fail, and what staff read about it.
@@ -283,7 +289,7 @@ async fn a_secret_changed_in_its_file_counts_from_the_next_start_for_grants_that
     std::fs::write(&path, "the next secret\n").expect("written");
     app.restart_with(&config).await;
     app.clock.advance(Duration::from_hours(1));
-    let early = app.app().parts().grants.access(id).await;
+    let early = app.app().parts().grants.access(id, RefreshedBy::Proxy).await;
     assert!(matches!(early, Err(AccessError::NotNow(_))), "the vendor has the old one still: {early:?}");
     assert_eq!(app.connection("amy-7").await["status"], "active", "a wrong secret of ours ends no grant");
 
@@ -293,5 +299,5 @@ async fn a_secret_changed_in_its_file_counts_from_the_next_start_for_grants_that
     });
     app.hospital.control("POST", "clients", &registered).await;
     app.clock.advance(Duration::from_mins(2));
-    app.app().parts().grants.access(id).await.expect("refreshed with the new secret");
+    app.app().parts().grants.access(id, RefreshedBy::Proxy).await.expect("refreshed with the new secret");
 }

@@ -334,6 +334,7 @@ async fn the_calendar_tells_what_lapses_next() {
         workspace: "sandbox".to_owned(),
         name: "short-lived".to_owned(),
         expires_in_days: Some(10),
+        scopes: Vec::new(),
     };
     control::execute(app.app().parts(), create).await.expect("a key");
     let lapses =
