@@ -86,7 +86,6 @@ pub fn as_text<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S:
 }
 
 /// The same for an instant that may be missing.
-#[expect(clippy::ref_option, reason = "serde hands references to `serialize_with`")]
 pub fn as_text_or_null<S: serde::Serializer>(
     at: &Option<Timestamp>,
     serializer: S,

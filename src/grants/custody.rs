@@ -280,7 +280,7 @@ const MOST_IN_MEMORY: usize = 100_000;
 /// is not refreshed more than once a minute, unless its tokens live shorter than that.
 pub(super) fn good_until(grant: &Grant) -> Timestamp {
     let life = grant.life();
-    let used = life - (life / 5).max(LEAST_MARGIN).min(life / 2);
+    let used = life.saturating_sub((life / 5).max(LEAST_MARGIN).min(life / 2));
     grant.received_at.after(if life > LEAST_BETWEEN { used.max(LEAST_BETWEEN) } else { used })
 }
 

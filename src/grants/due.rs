@@ -46,7 +46,7 @@ pub(super) fn first(reader: &impl Reader, most: usize) -> Result<Vec<(Timestamp,
 pub(super) fn spread(interval: Duration, connection: ConnectionId) -> Duration {
     // The last bytes of an id are random.
     let share = f64::from(connection.to_bytes()[15]) / 255.0;
-    interval - (interval / SPREAD).mul_f64(share)
+    interval.saturating_sub((interval / SPREAD).mul_f64(share))
 }
 
 fn key(at: Timestamp, connection: ConnectionId) -> Vec<u8> {

@@ -143,7 +143,7 @@ impl Grants {
             .read(move |view| {
                 let (Some(connection), grant) = read_both(view, id)? else { return Ok(None) };
                 let notes = history::of_connection(view, id, None, usize::MAX)?;
-                let noted = notes.into_iter().map(|note| LedgerEntry {
+                let earlier = notes.into_iter().map(|note| LedgerEntry {
                     at: note.at,
                     reference: note.reference.map(|reference| reference.to_string()),
                     entry: note.entry,
@@ -155,7 +155,7 @@ impl Grants {
                         reference: None,
                         entry: Entry::Refreshed { by: one.by, rotated: one.rotated },
                     });
-                let mut entries: Vec<LedgerEntry> = latest.chain(noted).collect();
+                let mut entries: Vec<LedgerEntry> = latest.chain(earlier).collect();
                 entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
                 Ok(Some(Ledger {
                     connection: id,

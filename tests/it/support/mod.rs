@@ -184,7 +184,7 @@ impl TestApp {
         let master_key = MasterKey::generate(&Random::system());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let origin = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
-        let app = build(&folder, &master_key, &origin, &clock, &setup).await;
+        let app = build(folder.path(), &master_key, &origin, &clock, &setup).await;
         let registered = RegisteredClient {
             jwks_uri: Some(format!("{origin}/api/auth/.well-known/jwks").parse().expect("a url")),
             secret: setup.auth.needs_secret().then(|| chartgate::secret::Secret::new(setup.secret)),
@@ -211,6 +211,18 @@ impl TestApp {
         self.running.as_ref().expect("running")
     }
 
+    /// Stops the appliance.
+    pub async fn stop(&mut self) {
+        let Some(app) = self.running.take() else { return };
+        app.parts().shutdown.trigger();
+        assert!(app.parts().shutdown.drained(Duration::from_secs(20)).await, "the old appliance stops");
+    }
+
+    /// The key of its store, for a process that is to open it.
+    pub fn master_key_text(&self) -> String {
+        self.master_key.to_text().to_string()
+    }
+
     /// Stops the appliance and starts another on what is on disk, at the same address.
     pub async fn restart(&mut self) {
         self.restart_with("").await;
@@ -218,12 +230,10 @@ impl TestApp {
 
     /// The same, with a configuration file that says this.
     pub async fn restart_with(&mut self, file: &str) {
-        let app = self.running.take().expect("running");
-        app.parts().shutdown.trigger();
-        assert!(app.parts().shutdown.drained(Duration::from_secs(20)).await, "the old appliance stops");
-        drop(app);
-        std::fs::write(self.folder.path().join("config.toml"), file).expect("written");
-        let app = build(&self.folder, &self.master_key, &self.origin, &self.clock, &Setup::default()).await;
+        self.stop().await;
+        let folder = self.folder.path();
+        std::fs::write(folder.join("config.toml"), file).expect("written");
+        let app = build(folder, &self.master_key, &self.origin, &self.clock, &Setup::default()).await;
         let address = self.origin.strip_prefix("http://").expect("http").to_owned();
         serve(&app, TcpListener::bind(address).await.expect("the same port"));
         self.running = Some(app);
@@ -342,8 +352,9 @@ fn as_json(client: &RegisteredClient) -> Value {
     })
 }
 
-async fn build(
-    folder: &tempfile::TempDir,
+/// An appliance over the store in a folder, which is made when there is none.
+pub async fn build(
+    folder: &std::path::Path,
     master_key: &MasterKey,
     origin: &str,
     clock: &Clock,
@@ -352,16 +363,16 @@ async fn build(
     let mut arguments: Vec<(String, String)> = vec![
         ("public_url".to_owned(), origin.to_owned()),
         ("clinic_name".to_owned(), "North Clinic".to_owned()),
-        ("data_dir".to_owned(), folder.path().to_string_lossy().into_owned()),
+        ("data_dir".to_owned(), folder.to_string_lossy().into_owned()),
         // The clock stands still, so no allowance would ever come back.
         ("api.burst".to_owned(), "1000000".to_owned()),
     ];
     arguments.extend(setup.settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-    let file = Some(folder.path().join("config.toml"));
+    let file = Some(folder.join("config.toml"));
     let layers = Layers { file, file_required: false, environment: Vec::new(), arguments };
     let config = Config::load(&layers).unwrap_or_else(|errors| panic!("{errors}"));
     let opening = Opening {
-        path: folder.path().join("chartgate.redb"),
+        path: folder.join("chartgate.redb"),
         master_key: master_key.clone(),
         cache_bytes: 4 << 20,
         create: true,
