@@ -10,9 +10,12 @@ use crate::control::Refused;
 use crate::grants::Upcoming;
 use crate::id::{ConnectionId, Id as _, SourceId};
 use crate::server::certificate_ends_at;
+use crate::smart::keys::KeyStage;
 
 /// Grants shown: the next ones; a busy box has one due every minute.
 const MOST_GRANTS: usize = 50;
+/// Keys are replaced yearly by custom; nothing enforces it.
+const YEAR: Duration = Duration::from_hours(365 * 24);
 const DAY: Duration = Duration::from_hours(24);
 
 /// One line of the calendar.
@@ -52,6 +55,19 @@ pub(super) async fn calendar(parts: &Parts, days: u32) -> Result<Json, Refused> 
                 lines.push(Line { at, what: "api_key", name: key.id.to_string(), then });
             }
         }
+    }
+    for key in parts.signing_keys.list() {
+        let (at, then) = match key.next_step_at(parts.signing_keys.overlap()) {
+            Some(at) => {
+                (at, format!("it is `{}` and may take its next step; see `keys list`", key.stage.name()))
+            }
+            None if key.stage == KeyStage::Current => {
+                let then = "it has signed for a year; `keys rotate` publishes the next one".to_owned();
+                (key.stage_since().after(YEAR), then)
+            }
+            None => continue,
+        };
+        lines.push(Line { at, what: "signing_key", name: key.kid.clone(), then });
     }
     for grant in parts.grants.suspended(MOST_GRANTS).await? {
         lines.push(suspended(parts, &grant));

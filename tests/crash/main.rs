@@ -161,7 +161,7 @@ impl World {
             let clock = self.app.clock.now();
             let victim = Victim {
                 folder: self.app.folder.path().to_owned(),
-                master_key: self.app.master_key_text(),
+                master_key: self.app.master_key.to_text().to_string(),
                 origin: self.app.origin.clone(),
                 start: clock,
                 hold,

@@ -122,7 +122,7 @@ pub struct TestApp {
     pub key: String,
     pub source: SourceId,
     pub folder: Arc<tempfile::TempDir>,
-    master_key: MasterKey,
+    pub master_key: MasterKey,
 }
 
 /// How a test's appliance differs from the usual one.
@@ -216,11 +216,6 @@ impl TestApp {
         let Some(app) = self.running.take() else { return };
         app.parts().shutdown.trigger();
         assert!(app.parts().shutdown.drained(Duration::from_secs(20)).await, "the old appliance stops");
-    }
-
-    /// The key of its store, for a process that is to open it.
-    pub fn master_key_text(&self) -> String {
-        self.master_key.to_text().to_string()
     }
 
     /// Stops the appliance and starts another on what is on disk, at the same address.
