@@ -70,7 +70,8 @@ fn raw_rate(folder: &Path) -> f64 {
     float(count) / watch.seconds()
 }
 
-async fn write_rate(store: &Store, writers: u64) -> f64 {
+/// Durable writes of a row of 1 KB by so many at once, a second.
+pub async fn write_rate(store: &Store, writers: u64) -> f64 {
     let random = Random::system();
     let watch = Stopwatch::start();
     let writing = (0..writers).map(|_| async {

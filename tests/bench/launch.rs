@@ -3,6 +3,7 @@
 //! work the rows about the disk mean little: there each durable commit also waits for what the others have written.
 
 mod commits;
+mod custody;
 mod launches;
 mod micro;
 mod pull;
@@ -29,6 +30,9 @@ fn main() {
     }
     if wanted("launches") {
         runtime.block_on(launches::measure(&mut table));
+    }
+    if wanted("custody") {
+        runtime.block_on(custody::measure(&mut table));
     }
     if wanted("pull") {
         runtime.block_on(pull::measure(&mut table));

@@ -2,12 +2,12 @@
 //! share the cores, and the hospital makes an RSA signature of its own for every launch (its id token).
 //! Pulls are held back, as they are in a burst.
 
-use chartgate::crypto::{Algorithm, KeyPair};
+use chartgate::crypto::Algorithm;
 use chartgate::grants::PULLS_WANTED;
 use chartgate::store::StoreError;
 use futures_util::future::join_all;
 
-use crate::support::{Bench, Browser, Stopwatch, Table, committed, computed, cores, float};
+use crate::support::{Bench, Browser, Stopwatch, Table, committed, computed, cores, float, sign};
 
 const ALONE: usize = 60;
 const TOGETHER: usize = 480;
@@ -49,6 +49,11 @@ pub async fn measure(table: &mut Table) {
             None,
         );
     }
+}
+
+/// Connects so many new patients.
+pub async fn connect(bench: &Bench, browsers: usize, launches: usize) {
+    launch(bench, browsers, launches).await;
 }
 
 struct Round {
@@ -103,19 +108,4 @@ async fn launch(bench: &Bench, browsers: usize, launches: usize) -> Round {
         .await;
     assert_eq!(wanted.expect("written"), launches, "every launch left a connection that wants its records");
     round
-}
-
-struct Signs {
-    rate: f64,
-    /// Microseconds each.
-    cpu: f64,
-}
-
-fn sign(key: &KeyPair) -> Signs {
-    let (cpu, watch, mut count) = (computed(), Stopwatch::start(), 0);
-    while watch.seconds() < 0.4 {
-        key.sign(Algorithm::Rs384, b"header.claims").expect("signed");
-        count += 1;
-    }
-    Signs { rate: float(count) / watch.seconds(), cpu: (computed() - cpu) / float(count) * 1e6 }
 }

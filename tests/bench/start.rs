@@ -6,14 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use chartgate::clock::{Clock, Timestamp};
+use chartgate::clock::Clock;
 use chartgate::crypto::Random;
-use chartgate::grants::{Connection, ConnectionStatus};
+use chartgate::store::{MasterKey, Opening, Store};
 
-use chartgate::smart::EhrPatientId;
-use chartgate::store::{MasterKey, Opening, Store, StoreError};
-
-use crate::support::{PROGRAM, Stopwatch, Table, float, folder, median, say};
+use crate::support::{PROGRAM, Stopwatch, Stored, Table, fill, float, folder, median, resident, say};
 
 const CONNECTIONS: u64 = 1_000_000;
 const STARTS: usize = 7;
@@ -29,7 +26,7 @@ pub async fn measure(table: &mut Table) {
         for _ in 0..STARTS {
             let (seconds, child) = start(folder.path(), address);
             first.push(seconds * 1000.0);
-            memory = f64::max(memory, resident_megabytes(child.id()));
+            memory = f64::max(memory, resident(&child.id().to_string()).0);
             after(child);
         }
         say(&format!("first answer {what}: {first:.1?} ms"));
@@ -91,38 +88,14 @@ async fn prepare(folder: &Path, address: SocketAddr) {
     };
     let random = Random::system();
     let store = Store::open(&opening, random.clone()).expect("the store");
-    let started = Clock::machine().now();
-    for batch in 0..CONNECTIONS / 20_000 {
-        let random = random.clone();
-        let written = store.write(move |change| {
-            for place in batch * 20_000..(batch + 1) * 20_000 {
-                connection(&random, started.after(Duration::from_millis(place))).put(change);
-            }
-            Ok::<_, StoreError>(())
-        });
-        written.await.expect("written");
-    }
-}
-
-fn connection(random: &Random, at: Timestamp) -> Connection {
-    let scope = |name: &&str| format!("patient/{name}.read");
-    let scopes: Vec<String> = chartgate::smart::RESOURCE_TYPES.iter().map(scope).collect();
-    Connection {
-        id: random.id(at),
-        workspace: random.id(at),
-        patient: random.id(at),
-        source: random.id(at),
-        ehr_client: random.id(at),
-        session: None,
-        launch_context: None,
-        status: ConnectionStatus::Active,
-        ehr_patient: EhrPatientId::parse("12724066").ok(),
-        requested_scopes: scopes.clone(),
-        scopes,
-        failure: None,
-        created_at: at,
-        updated_at: at,
-    }
+    let now = Clock::machine().now();
+    let as_ = Stored {
+        source: random.id(now),
+        ehr_client: random.id(now),
+        expires_at: now,
+        due_at: now.after(Duration::from_hours(24)),
+    };
+    fill(&store, CONNECTIONS, &random, as_).await;
 }
 
 /// Starts the server; seconds until `/health` answered.
@@ -162,12 +135,6 @@ fn version_seconds() -> f64 {
     let ran = Command::new(PROGRAM).arg("--version").stdout(Stdio::null()).status();
     assert!(ran.is_ok_and(|status| status.success()));
     watch.seconds()
-}
-
-fn resident_megabytes(process: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1000.0
 }
 
 fn free_address() -> SocketAddr {

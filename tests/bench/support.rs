@@ -3,21 +3,22 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chartgate::app::{App, Ground};
-use chartgate::clock::Clock;
+use chartgate::clock::{Clock, Timestamp};
 use chartgate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
-use chartgate::crypto::Random;
+use chartgate::crypto::{Algorithm, KeyPair, Random};
 use chartgate::directory::{NewEhrClient, NewSource};
-use chartgate::id::SourceId;
+use chartgate::grants::{Connection, ConnectionStatus, Grant};
+use chartgate::id::{ConnectionId, EhrClientId, Id as _, SourceId};
 use chartgate::records::PullSettings;
 use chartgate::server::Transport;
 use chartgate::shutdown::Shutdown;
-use chartgate::smart::FhirBaseUrl;
 use chartgate::smart::server::Overrides;
-use chartgate::store::{MasterKey, Opening, Store};
+use chartgate::smart::{EhrPatientId, FhirBaseUrl};
+use chartgate::store::{MasterKey, Opening, Store, StoreError, Table as StoreTable};
 use chartgate::telemetry::{self, LogFormat};
 use chartgate::workspaces::{NewPatient, NewSession, SessionMode};
 use http_body_util::{BodyExt as _, Full};
@@ -109,6 +110,110 @@ pub fn new_store(folder: &Path) -> Store {
         create: true,
     };
     Store::open(&opening, Random::system()).expect("a store")
+}
+
+/// What a connection and its grant look like to whoever fills a store with many.
+#[derive(Clone, Copy)]
+pub struct Stored {
+    pub source: SourceId,
+    pub ehr_client: EhrClientId,
+    /// When the access tokens end.
+    pub expires_at: Timestamp,
+    /// When the grants are due.
+    pub due_at: Timestamp,
+}
+
+const GRANTS: StoreTable<Grant> = StoreTable::new("grants.v1");
+const GRANTS_DUE: StoreTable<()> = StoreTable::new("grants_due.v1");
+
+/// Puts active connections with grants into a store, each due at some time of its own; the ids of the last batch.
+pub async fn fill(store: &Store, count: u64, random: &Random, as_: Stored) -> Vec<ConnectionId> {
+    let started = Clock::machine().now();
+    let mut last = Vec::new();
+    let each = count.clamp(1, 20_000);
+    for batch in 0..count / each {
+        let random = random.clone();
+        let written = store.write(move |change| {
+            let mut ids = Vec::new();
+            for place in batch * each..(batch + 1) * each {
+                let at = started.after(Duration::from_millis(place));
+                let connection = stored_connection(&random, at, as_);
+                let due = as_.due_at.after(Duration::from_millis(place));
+                connection.put(change);
+                change.put(GRANTS, &connection.id.to_bytes(), &stored_grant(&random, as_.expires_at, due));
+                let millis = u64::try_from(due.millis()).expect("after 1970");
+                let key = [&millis.to_be_bytes()[..], &connection.id.to_bytes()].concat();
+                change.put(GRANTS_DUE, &key, &());
+                ids.push(connection.id);
+            }
+            Ok::<_, StoreError>(ids)
+        });
+        last = written.await.expect("written");
+    }
+    last
+}
+
+fn stored_connection(random: &Random, at: Timestamp, as_: Stored) -> Connection {
+    let scope = |name: &&str| format!("patient/{name}.read");
+    let scopes: Vec<String> = chartgate::smart::RESOURCE_TYPES.iter().map(scope).collect();
+    Connection {
+        id: random.id(at),
+        workspace: random.id(at),
+        patient: random.id(at),
+        source: as_.source,
+        ehr_client: as_.ehr_client,
+        session: None,
+        launch_context: None,
+        status: ConnectionStatus::Active,
+        ehr_patient: EhrPatientId::parse("12724066").ok(),
+        requested_scopes: scopes.clone(),
+        scopes,
+        failure: None,
+        created_at: at,
+        updated_at: at,
+    }
+}
+
+/// With tokens as long as Oracle Health's.
+fn stored_grant(random: &Random, expires_at: Timestamp, due_at: Timestamp) -> Grant {
+    let grant = json!({
+        "access_token": random.token::<600>(), "received_at": due_at.before(Duration::from_hours(600)),
+        "expires_at": expires_at, "refresh_token": random.token::<200>(), "superseded": random.token::<200>(),
+        "token_server": {
+            "endpoint": "https://authorization.cerner.com/tenants/t/hosts/h/protocols/oauth2/profiles/smart-v1/token",
+            "audience": "https://authorization.cerner.com/tenants/t/hosts/h/protocols/oauth2/profiles/smart-v1/token",
+            "algorithm": "RS384", "send_client_id": true, "revocation": null,
+        },
+        "due_at": due_at,
+    });
+    serde_json::from_value(grant).expect("a grant")
+}
+
+/// How fast one core signs.
+pub struct Signs {
+    pub rate: f64,
+    /// Microseconds each.
+    pub cpu: f64,
+}
+
+/// Signs for a while with a key.
+pub fn sign(key: &KeyPair) -> Signs {
+    let (cpu, watch, mut count) = (computed(), Stopwatch::start(), 0);
+    while watch.seconds() < 0.4 {
+        key.sign(Algorithm::Rs384, b"header.claims").expect("signed");
+        count += 1;
+    }
+    Signs { rate: float(count) / watch.seconds(), cpu: (computed() - cpu) / float(count) * 1e6 }
+}
+
+/// Megabytes that a process holds in memory: now, and at most since it began.
+pub fn resident(process: &str) -> (f64, f64) {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1000.0
+    };
+    (value("VmRSS:"), value("VmHWM:"))
 }
 
 /// `what | measured | limit | ratio`
@@ -234,6 +339,12 @@ impl Bench {
         self.hospital.tell("auto-approve", &json!({ "username": username })).await;
     }
 
+    /// Moves the hospital's clock and ours.
+    pub async fn sleep_for(&self, time: Duration) {
+        self.hospital.tell("advance-clock", &json!({ "seconds": time.as_secs() })).await;
+        self.app.parts().clock.advance(time);
+    }
+
     /// Addresses for [`Browser::open`].
     pub fn origins(&self) -> [String; 2] {
         [self.origin.clone(), self.hospital.origin().to_owned()]
@@ -249,7 +360,7 @@ impl Bench {
             return_url: "https://shop.example/back".to_owned(),
             return_button_label: None,
             metadata: serde_json::Map::new(),
-            lifetime: std::time::Duration::from_hours(1),
+            lifetime: Duration::from_hours(1),
         };
         let session = parts.sessions.create(workspace.id, session).await.expect("a session");
         format!("/c/{}", session.token.expose())

@@ -298,13 +298,13 @@ impl Victim {
         let setup = Setup { pulls: no_pulls(), ..Setup::default() };
         let app = support::build(&self.folder, &key, &self.origin, &clock, &setup).await;
         let grants = app.parts().grants.clone();
-        let (steps, held) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (steps, stopped) = (AtomicU64::new(0), AtomicBool::new(false));
         let (hold, after) = (self.hold, self.after);
         grants.watch_steps(Arc::new(move |step, connection| {
             tell(&format!("{step:?} {connection}"));
             let come = steps.fetch_add(1, Ordering::Relaxed) >= after && hold == Some(step);
             // One stands still; the others go on until they are killed.
-            if come && !held.swap(true, Ordering::Relaxed) {
+            if come && !stopped.swap(true, Ordering::Relaxed) {
                 tell("held");
                 loop {
                     std::thread::park();
@@ -315,7 +315,7 @@ impl Victim {
         let mut connections: Vec<ConnectionId> =
             listed.lines().map(|id| ConnectionId::parse(id).expect("an id")).collect();
         loop {
-            clock.advance(Duration::from_secs(600));
+            clock.advance(Duration::from_mins(10));
             let refreshes = connections.iter().map(|id| {
                 let grants = grants.clone();
                 async move { (*id, grants.access(*id, RefreshedBy::Schedule).await) }

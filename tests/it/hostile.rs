@@ -265,9 +265,9 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        let came = tokio::time::timeout(Duration::from_mins(1), come).await;
+        let in_time = tokio::time::timeout(Duration::from_mins(1), come).await;
         let count = self.hospital.refreshes.lock().expect("it works").len();
-        assert!(came.is_ok(), "no {n} refreshes: {count}");
+        assert!(in_time.is_ok(), "no {n} refreshes: {count}");
     }
     async fn status(&self, id: ConnectionId) -> Option<ConnectionStatus> {
         self.app.parts().grants.connection(id).await.expect("it works").map(|c| c.status)
