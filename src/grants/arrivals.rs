@@ -403,7 +403,7 @@ enum Kept {
 }
 
 /// Puts a new grant in the place of whatever the connection had.
-fn issue(
+pub(super) fn issue(
     change: &mut Change<'_>,
     id: ConnectionId,
     mut grant: Grant,

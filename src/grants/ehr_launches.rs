@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::directory::Source;
 use crate::events::Incident;
-use crate::grants::grant::{self, Grant};
+use crate::grants::arrivals::issue;
+use crate::grants::grant::Grant;
 use crate::grants::launch_contexts::{LaunchContext, LaunchOutcome, Opened};
 use crate::grants::{Connection, ConnectionStatus, FailureNote, Grants, lock};
 use crate::id::{EhrClientId, LaunchContextId, SourceId, WorkspaceId};
@@ -129,14 +130,13 @@ impl Grants {
         }
         let requested = ScopeSet::parse(&attempt.requested);
         let scopes = exchanged.tokens.scope.unwrap_or_else(|| requested.clone());
-        let grant = Grant {
-            access_token: exchanged.tokens.access_token,
-            received_at: exchanged.received_at,
-            expires_at: exchanged.received_at.after(exchanged.tokens.expires_in),
-            refresh_token: exchanged.tokens.refresh_token,
-            superseded: None,
-            token_server: exchanged.token_server,
-        };
+        let grant = Grant::new(
+            exchanged.tokens.access_token,
+            exchanged.received_at,
+            exchanged.tokens.expires_in,
+            exchanged.tokens.refresh_token,
+            exchanged.token_server,
+        );
         let texts = |set: &ScopeSet| set.iter().map(|scope| scope.as_str().to_owned()).collect::<Vec<_>>();
         let connection = exchanged.patient.clone().map(|patient| Connection {
             id: self.0.random.id(now),
@@ -171,15 +171,16 @@ impl Grants {
         let context = context(LaunchOutcome::Opened(Box::new(opened)), life);
         if connection.is_none() {
             // Without a chart there is nothing that the access could be used for.
-            self.give_back(source, attempt.ehr_client, grant.clone());
+            self.give_back(source, attempt.ehr_client, grant.clone(), None);
         }
+        let grants = self.clone();
         self.0
             .store
             .write(move |change| {
                 context.put(change);
                 if let Some(connection) = &connection {
                     connection.put(change);
-                    grant::put(change, connection.id, &grant);
+                    issue(change, connection.id, grant, grants.keep_alive_of(connection))?;
                 }
                 Ok::<_, StoreError>(())
             })

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::grants::grant::{GRANTS, Grant};
+use crate::events::history;
+use crate::grants::grant::{self, GRANTS, Grant};
 use crate::grants::{Connection, FailureNote, Grants};
 use crate::id::{ConnectionId, EhrClientId, Id as _, LaunchContextId, SourceId, WorkspaceId};
 use crate::smart::patient::{FhirId, FhirUser};
@@ -99,8 +100,9 @@ impl LaunchContext {
         let Some(id) = opened.connection else { return Ok(None) };
         let Some(connection) = Connection::find(change, id)? else { return Ok(None) };
         let grant = change.get(GRANTS, &id.to_bytes())?;
-        change.remove(GRANTS, &id.to_bytes());
+        grant::remove(change, id, grant.as_ref());
         connection.remove(change);
+        history::remove(change, id)?;
         Ok(Some((connection, grant)))
     }
 }

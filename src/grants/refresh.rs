@@ -88,7 +88,7 @@ impl Grants {
             Ok((tokens, used)) => {
                 self.keep_refreshed(&connection, grant, (tokens, used), refresh_token, wish, generation).await
             }
-            Err(failure) => self.note_failure(id, refresh_token, failure, &proof).await,
+            Err(failure) => self.note_failed_refresh(id, refresh_token, failure, &proof).await,
         }
     }
 
@@ -188,7 +188,7 @@ impl Grants {
     }
 
     /// A refresh that gave no token: noted, and the grant ended when that is what it means.
-    async fn note_failure(
+    async fn note_failed_refresh(
         &self,
         id: ConnectionId,
         refused: RefreshToken,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chartgate::config::Environment;
 use chartgate::directory::{LaunchTarget, NewEhrClient, NewSource};
+use chartgate::events::history::RefreshedBy;
 use chartgate::grants::LaunchOutcome;
 use chartgate::id::ConnectionId;
 use chartgate::smart::FhirBaseUrl;
@@ -84,8 +85,13 @@ async fn a_clinician_opens_the_app_in_a_chart_and_the_app_learns_who_and_whose()
     assert_eq!(app.hospital.count("fhir.").await, 0);
     assert_eq!(app.api("GET", "/patients", Value::Null).await.ok()["data"], json!([]));
     // The access is in custody like any other, for this chart only.
-    let access =
-        app.app().parts().grants.access(connection_of(&app, &handle).await).await.expect("an access");
+    let access = app
+        .app()
+        .parts()
+        .grants
+        .access(connection_of(&app, &handle).await, RefreshedBy::Proxy)
+        .await
+        .expect("an access");
     assert_eq!(access.ehr_patient.as_str(), patient);
     assert_eq!(access.base.to_string(), app.hospital.base);
 }
@@ -126,7 +132,8 @@ async fn two_charts_one_after_the_other_in_one_browser_stay_apart() {
     for (handle, user) in [(&of_first, &users[0]), (&of_second, &users[1])] {
         assert_eq!(context(&app, handle).await["patient"], format!("Patient/{}", user.patient));
         let connection = connection_of(&app, handle).await;
-        let access = app.app().parts().grants.access(connection).await.expect("an access");
+        let access =
+            app.app().parts().grants.access(connection, RefreshedBy::Proxy).await.expect("an access");
         assert_eq!(access.ehr_patient.as_str(), user.patient);
     }
     let third = launch(&app, &mut browser, &users[0].patient).await;
@@ -215,7 +222,7 @@ async fn a_context_ends_after_its_time_with_the_access_that_came_with_it() {
     let grants = &app.app().parts().grants;
     app.clock.advance(Duration::from_hours(8) - Duration::from_secs(1));
     context(&app, &handle).await;
-    grants.access(connection).await.expect("renewed as long as the context lives");
+    grants.access(connection, RefreshedBy::Proxy).await.expect("renewed as long as the context lives");
     grants.erase_old_contexts().await.expect("nothing to do");
     assert!(grants.connection(connection).await.expect("read").is_some());
 
@@ -224,7 +231,7 @@ async fn a_context_ends_after_its_time_with_the_access_that_came_with_it() {
     assert_eq!(app.api("GET", &path, Value::Null).await.status, 404, "also before it is erased");
     grants.erase_old_contexts().await.expect("erased");
     assert!(grants.connection(connection).await.expect("read").is_none());
-    assert!(grants.access(connection).await.is_err());
+    assert!(grants.access(connection, RefreshedBy::Proxy).await.is_err());
     let told = async {
         while app.hospital.count("revoke.ok").await == 0 {
             tokio::task::yield_now().await;
@@ -248,7 +255,7 @@ async fn a_restart_on_the_way_and_one_afterwards_lose_nothing() {
     app.restart().await;
     assert_eq!(context(&app, &handle).await["patient"], format!("Patient/{patient}"));
     let connection = connection_of(&app, &handle).await;
-    app.app().parts().grants.access(connection).await.expect("an access");
+    app.app().parts().grants.access(connection, RefreshedBy::Proxy).await.expect("an access");
 }
 
 #[tokio::test]
