@@ -29,6 +29,7 @@ use hyper::{Method, Response, StatusCode};
 
 use crate::body::Body;
 use crate::clock::Clock;
+use crate::events::history::RefreshedBy;
 use crate::grants::{Access, Grants};
 use crate::id::{ConnectionId, Id as _, WorkspaceId};
 use crate::outbound::{Outbound, OutboundError, StreamCall};
@@ -192,7 +193,7 @@ impl Proxy {
         if question.target == Target::SmartConfiguration {
             return Err(Refusal::NoSmart);
         }
-        let access = self.0.grants.access(connection).await?;
+        let access = self.0.grants.access(connection, RefreshedBy::Proxy).await?;
         let turn = self.0.turns.turn(access.source).await.map_err(|_| Refusal::Busy)?;
         if question.target == Target::Metadata {
             return self.metadata(connection, access, question, types, turn, note).await;
@@ -220,7 +221,7 @@ impl Proxy {
             return Ok((answer, access.base));
         }
         drop(answer);
-        let access = self.0.grants.renew(connection, &access.token).await?;
+        let access = self.0.grants.renew(connection, &access.token, RefreshedBy::Proxy).await?;
         let answer = self.send(&access, &question).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             return Err(Refusal::Rejected);

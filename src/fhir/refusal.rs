@@ -74,6 +74,7 @@ impl From<AccessError> for Refusal {
             AccessError::Missing => Self::UnknownConnection,
             AccessError::NotActive(status) => Self::Ended(status),
             AccessError::NotNow(failure) => Self::NotNow(failure.to_string()),
+            suspended @ AccessError::Suspended { .. } => Self::NotNow(suspended.to_string()),
             AccessError::Rejected => Self::Rejected,
             AccessError::Store(error) => Self::Store(error),
         }

@@ -335,6 +335,7 @@ async fn the_calendar_tells_what_lapses_next() {
         name: "short-lived".to_owned(),
         expires_in_days: Some(10),
         scopes: Vec::new(),
+        fhir_types: Vec::new(),
     };
     control::execute(app.app().parts(), create).await.expect("a key");
     let lapses =
