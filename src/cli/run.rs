@@ -141,7 +141,7 @@ pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
     };
     Store::open(&opening, Random::system()).map_err(|error| match error {
         OpenError::InUse(_) => Failure::Server(error.to_string()),
-        OpenError::WrongMasterKey | OpenError::Missing(_) => Failure::Configuration(error.to_string()),
+        OpenError::WrongMasterKey(_) | OpenError::Missing(_) => Failure::Configuration(error.to_string()),
         OpenError::Refused { .. }
         | OpenError::Damaged { .. }
         | OpenError::Newer { .. }

@@ -1,12 +1,14 @@
 //! Writing: what one write has changed so far, laid over the transaction it will become part of.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
 use redb::{ReadableTable as _, WriteTransaction};
 
-use crate::store::tables::definition;
+use crate::store::tables::{META_NAME, definition};
+use crate::store::vault::Unreadable;
 use crate::store::view::{TakeRow, as_slice};
 use crate::store::{Order, Range, Reader, Sealed, StoreError, Table, Value, Vault};
 
@@ -15,7 +17,7 @@ type BytesTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 /// The tables of one transaction, each opened once.
 pub(super) struct OpenTables<'t> {
     transaction: &'t WriteTransaction,
-    open: RefCell<BTreeMap<&'static str, BytesTable<'t>>>,
+    open: RefCell<BTreeMap<String, BytesTable<'t>>>,
 }
 
 impl<'t> OpenTables<'t> {
@@ -25,14 +27,14 @@ impl<'t> OpenTables<'t> {
 
     fn with<T>(
         &self,
-        name: &'static str,
+        name: &str,
         work: impl FnOnce(&mut BytesTable<'t>) -> Result<T, redb::StorageError>,
     ) -> Result<T, StoreError> {
         let mut open = self.open.borrow_mut();
         if !open.contains_key(name) {
             let table =
                 self.transaction.open_table(definition(name)).map_err(|error| StoreError::storage(&error))?;
-            open.insert(name, table);
+            open.insert(name.to_owned(), table);
         }
         let table = open.get_mut(name).expect("opened above");
         work(table).map_err(|error| StoreError::storage(&error))
@@ -41,25 +43,25 @@ impl<'t> OpenTables<'t> {
 
 /// The tables of a transaction without its lifetime, which no caller of a write has a name for.
 pub(super) trait RawTables {
-    fn get(&self, table: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     fn range(
         &self,
-        table: &'static str,
+        table: &str,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         order: Order,
         limit: usize,
     ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError>;
-    fn set(&self, table: &'static str, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError>;
+    fn set(&self, table: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError>;
 }
 
 impl RawTables for OpenTables<'_> {
-    fn get(&self, table: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.with(table, |table| Ok(table.get(key)?.map(|guard| guard.value().to_vec())))
     }
 
     fn range(
         &self,
-        table: &'static str,
+        table: &str,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         order: Order,
         limit: usize,
@@ -77,7 +79,7 @@ impl RawTables for OpenTables<'_> {
         })
     }
 
-    fn set(&self, table: &'static str, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+    fn set(&self, table: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
         self.with(table, |table| match value {
             Some(value) => table.insert(key, value).map(drop),
             None => table.remove(key).map(drop),
@@ -92,8 +94,16 @@ impl RawTables for OpenTables<'_> {
 pub struct Change<'c> {
     tables: &'c dyn RawTables,
     vault: &'c Vault,
-    changed: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
+    changed: BTreeMap<(Cow<'static, str>, Vec<u8>), Option<Vec<u8>>>,
     afterwards: Vec<Afterwards>,
+}
+
+/// What sealing rows anew has done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Renewed {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) unreadable: u64,
 }
 
 /// What is done once a write is on disk.
@@ -118,12 +128,12 @@ impl<'c> Change<'c> {
 
     /// Puts a value that [`Vault::seal`] sealed for this table and key.
     pub fn put_sealed<V: Value>(&mut self, table: Table<V>, key: &[u8], sealed: Sealed) {
-        self.changed.insert((table.name(), key.to_vec()), Some(sealed.0));
+        self.changed.insert((table.name().into(), key.to_vec()), Some(sealed.0));
     }
 
     /// Removes what is under a key; nothing there is no error.
     pub fn remove<V: Value>(&mut self, table: Table<V>, key: &[u8]) {
-        self.changed.insert((table.name(), key.to_vec()), None);
+        self.changed.insert((table.name().into(), key.to_vec()), None);
     }
 
     /// Removes everything whose key begins with `prefix`; says how many rows that were.
@@ -135,11 +145,56 @@ impl<'c> Change<'c> {
         Ok(keys.len())
     }
 
+    /// Puts a row of the store's own description, which is not sealed.
+    pub(super) fn put_meta(&mut self, key: &[u8], value: Vec<u8>) {
+        self.changed.insert((META_NAME.into(), key.to_vec()), Some(value));
+    }
+
+    /// Seals these rows, named by table and key, with the current data key, as they stand now.
+    pub(super) fn renew(&mut self, rows: &[(String, Vec<u8>)]) -> Result<Renewed, StoreError> {
+        let mut renewed = Renewed::default();
+        for (table, key) in rows {
+            // Read inside the write: what another write has put since the key was found is what is sealed.
+            let Some(sealed) = self.tables.get(table, key)? else { continue };
+            match self.vault.renew(table, key, &sealed) {
+                Ok(None) => {}
+                Ok(Some(new)) => {
+                    renewed.rows += 1;
+                    renewed.bytes += new.len() as u64;
+                    self.changed.insert((table.clone().into(), key.clone()), Some(new));
+                }
+                Err(Unreadable) => renewed.unreadable += 1,
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// Brings values that were sealed before the data key changed under the current one, so that once the key has
+    /// changed nothing more is written under an old one.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        for ((table, key), value) in &mut self.changed {
+            let Some(sealed) = value else { continue };
+            if *table == META_NAME {
+                continue;
+            }
+            match self.vault.renew(table, key, sealed) {
+                Ok(None) => {}
+                Ok(Some(new)) => *sealed = new,
+                Err(Unreadable) => {
+                    return Err(StoreError::Storage(
+                        "a value was sealed by a data key that is gone".to_owned(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Hands the changes to the transaction; says whether there were any, and what is to be done afterwards.
     pub(super) fn apply(self) -> Result<(bool, Vec<Afterwards>), StoreError> {
         let any = !self.changed.is_empty();
         for ((table, key), value) in self.changed {
-            self.tables.set(table, &key, value.as_deref())?;
+            self.tables.set(&table, &key, value.as_deref())?;
         }
         Ok((any, self.afterwards))
     }
@@ -147,7 +202,7 @@ impl<'c> Change<'c> {
 
 impl Reader for Change<'_> {
     fn raw(&self, table: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(changed) = self.changed.get(&(table, key.to_vec())) {
+        if let Some(changed) = self.changed.get(&(table.into(), key.to_vec())) {
             return Ok(changed.clone());
         }
         self.tables.get(table, key)

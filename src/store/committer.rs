@@ -112,8 +112,8 @@ fn run(database: &Database, vault: &Vault, mut jobs: mpsc::Receiver<Job>, state:
             state.failed.store(true, Ordering::Release);
             tracing::error!(%error, "the store cannot be written; check the disk, then restart");
         }
-        for answer in answers {
-            answer(outcome.clone());
+        for (answer, own) in answers {
+            answer(own.map_or_else(|| outcome.clone(), Err));
         }
     }
 }
@@ -124,7 +124,7 @@ fn commit(
     database: &Database,
     vault: &Vault,
     batch: Vec<Job>,
-    answers: &mut Vec<Answer>,
+    answers: &mut Vec<(Answer, Option<StoreError>)>,
     state: &State,
 ) -> Result<(), StoreError> {
     let storage = |error: redb::Error| StoreError::storage(&error);
@@ -141,8 +141,10 @@ fn commit(
         for job in batch {
             let mut change = Change::new(&tables, vault);
             let verdict = job(&mut change);
-            answers.push(verdict.answer);
-            if verdict.keep && failure.is_none() {
+            let settled = if verdict.keep { change.settle() } else { Ok(()) };
+            let keep = verdict.keep && settled.is_ok();
+            answers.push((verdict.answer, settled.err()));
+            if keep && failure.is_none() {
                 match change.apply() {
                     Ok((any, then)) => {
                         changed |= any;

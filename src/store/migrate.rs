@@ -3,8 +3,9 @@
 use redb::{Database, Durability, ReadableDatabase, TableError, WriteTransaction};
 
 use crate::store::StoreError;
+use crate::store::Vault;
+use crate::store::keyring::Keyring;
 use crate::store::tables::META;
-use crate::store::vault::{Keyring, Vault};
 
 /// The version this program writes.
 pub(super) const SCHEMA: u32 = 1;
@@ -16,7 +17,7 @@ pub(super) type Step = fn(&WriteTransaction, &Vault) -> Result<(), StoreError>;
 pub(super) const STEPS: &[Step] = &[];
 
 const SCHEMA_KEY: &[u8] = b"schema";
-const KEYRING_KEY: &[u8] = b"keyring";
+pub(super) const KEYRING_KEY: &[u8] = b"keyring";
 
 /// What the store says of itself before anything in it can be opened.
 pub(super) struct Meta {

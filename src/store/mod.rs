@@ -7,8 +7,11 @@
 
 mod change;
 mod committer;
+mod keyring;
+mod master_key;
 mod migrate;
 mod open;
+mod rotation;
 mod tables;
 mod value;
 mod vault;
@@ -20,7 +23,10 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase as _};
 
 pub use change::Change;
+pub use keyring::MasterChange;
+pub use master_key::{KeyFileError, MasterKeyFile};
 pub use open::{MasterKey, OpenError, Opening};
+pub use rotation::{DataKeyRotation, KeyChangeError, Progress, RotationStage, Step};
 pub use tables::Table;
 pub use value::Value;
 pub(crate) use value::json_value;
@@ -127,5 +133,7 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+mod key_tests;
 #[cfg(test)]
 mod tests;

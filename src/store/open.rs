@@ -10,13 +10,20 @@ use redb::{Builder, Database, DatabaseError};
 use zeroize::Zeroizing;
 
 use crate::crypto::{Random, SealingKey, from_base64url};
+use crate::store::Vault;
+use crate::store::keyring::{Keyring, MasterChange};
 use crate::store::migrate::{self, Meta, SCHEMA, STEPS, Step};
-use crate::store::vault::Vault;
 use crate::store::{Store, StoreError};
 
 /// The key that unlocks a store: 32 bytes, kept outside the data directory.
 #[derive(Clone)]
 pub struct MasterKey(Zeroizing<[u8; 32]>);
+
+impl PartialEq for MasterKey {
+    fn eq(&self, other: &Self) -> bool {
+        crate::crypto::constant_time_eq(&*self.0, &*other.0)
+    }
+}
 
 impl std::fmt::Debug for MasterKey {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,6 +41,10 @@ impl MasterKey {
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = Zeroizing::new(from_base64url(text.trim())?);
         bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    pub(super) fn sealing_key(&self) -> SealingKey {
+        SealingKey::new(&self.0)
     }
 
     /// The text form, for the file that `init` writes.
@@ -93,13 +104,32 @@ pub enum OpenError {
         found: u32,
     },
     /// Another master key.
-    #[error(
-        "the master key does not open this store; nothing was changed; check `master_key` and whether it was rotated"
-    )]
-    WrongMasterKey,
+    #[error("{}", wrong_master_key(.0.as_ref()))]
+    WrongMasterKey(Option<MasterChange>),
     /// Reading or writing failed on the way.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What to do when the master key is the wrong one, and what is lost without the right one.
+fn wrong_master_key(change: Option<&MasterChange>) -> String {
+    let hint = match change {
+        Some(change) => {
+            format!(
+                "it was changed last at {}, and the new one was written to `{}`",
+                change.at, change.written_to
+            )
+        }
+        None => {
+            "it was never changed, so the right one is the file that `chartgate init` made for this store"
+                .to_owned()
+        }
+    };
+    format!(
+        "the master key does not open this store; nothing was changed; check `master_key`: {hint}; without the right key \
+         nothing in the store can be read by anybody: if no copy of it is left, restore a backup together with the key \
+         that belongs to it, or begin anew with an empty `data_dir`, new signing keys and patients who connect again"
+    )
 }
 
 impl Store {
@@ -118,12 +148,14 @@ pub(super) fn open_with(
 ) -> Result<Store, OpenError> {
     let path = &opening.path;
     let (file, fresh) = open_file(opening)?;
-    let master = SealingKey::new(&opening.master_key.0);
+    let master = opening.master_key.sealing_key();
     let unlock = |meta: &Meta| {
         if meta.schema > schema {
             return Err(OpenError::Newer { found: meta.schema });
         }
-        Vault::unlock(&master, &meta.keyring, random.clone()).map_err(|_| OpenError::WrongMasterKey)
+        let keys = meta.keyring.unwrap(&master);
+        let keys = keys.map_err(|_| OpenError::WrongMasterKey(meta.keyring.master.clone()))?;
+        Ok(Vault::new(&keys, meta.keyring.current, random.clone()))
     };
     if !fresh && let Some(meta) = look(opening)? {
         unlock(&meta)?;
@@ -145,9 +177,9 @@ pub(super) fn open_with(
         // A file that we did not just make but that holds nothing is a lost store, not a new one.
         None if !fresh => return Err(damaged(path, "it is empty")),
         None => {
-            let (vault, keyring) = Vault::create(&master, random);
+            let (keyring, keys) = Keyring::create(&master, &random);
             migrate::write_meta(&database, schema, &keyring)?;
-            vault
+            Vault::new(&keys, keyring.current, random)
         }
     };
     Ok(Store::new(database, vault, path.clone())?)

@@ -41,5 +41,6 @@ pub(super) const fn definition(name: &str) -> TableDefinition<'_, &'static [u8],
     TableDefinition::new(name)
 }
 
-/// The one table that is not sealed: schema version and wrapped keys.
-pub(super) const META: TableDefinition<'_, &'static [u8], &'static [u8]> = definition("meta.v1");
+/// The one table that is not sealed: schema version, wrapped keys, and how far a change of keys is.
+pub(super) const META: TableDefinition<'_, &'static [u8], &'static [u8]> = definition(META_NAME);
+pub(super) const META_NAME: &str = "meta.v1";

@@ -165,7 +165,7 @@ fn every_wrong_file_is_refused_in_words_and_left_as_it_was() {
 
     let stranger = Opening { master_key: MasterKey::generate(&Random::seeded(99)), ..right.clone() };
     let wrong = refuse(&stranger);
-    assert!(matches!(wrong, OpenError::WrongMasterKey), "{wrong}");
+    assert!(matches!(wrong, OpenError::WrongMasterKey(None)), "{wrong}");
 
     for (name, bytes) in
         [("empty", &b""[..]), ("text", b"this is a shopping list, not a store"), ("zeros", &[0; 9000])]

@@ -4,15 +4,15 @@
 //! id are authenticated with it, so a value moved to another row does not open.
 
 use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::crypto::{Random, SealingKey, base64url, from_base64url, hmac_sha256};
+use crate::crypto::{Random, SealingKey, hmac_sha256};
+use crate::store::keyring::{RawKey, Unwrapped};
 use crate::store::{StoreError, Table, Value};
 
 const FORMAT: u8 = 1;
-const WRAP_PLACE: &[u8] = b"chartgate keyring v1";
 
 /// A sealed value, ready to be written under the key it was sealed for.
 #[derive(Debug, Clone)]
@@ -31,65 +31,68 @@ impl Sealed {
 }
 
 /// Data keys in use, and the key of the row digests.
+///
+/// Data keys can change while the program runs; each call uses the ones of its moment. What is sealed for a place outside
+/// the store opens as long as its key is kept: see [`crate::store::DataKeyRotation`].
 pub struct Vault {
-    keys: BTreeMap<u32, SealingKey>,
-    current: u32,
-    digests: Zeroizing<[u8; 32]>,
+    keys: RwLock<DataKeys>,
+    digests: RawKey,
     random: Random,
 }
 
-/// What the store keeps of the vault, each key wrapped by the master key.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Keyring {
+struct DataKeys {
+    by_id: BTreeMap<u32, SealingKey>,
     current: u32,
-    keys: BTreeMap<u32, String>,
-    digests: String,
 }
 
-/// The master key does not open this store's key ring.
+/// A sealed value that none of the keys opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WrongMasterKey;
+pub(super) struct Unreadable;
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Vault(data key {} of {})", self.current, self.keys.len())
+        let keys = self.keys();
+        write!(out, "Vault(data key {} of {})", keys.current, keys.by_id.len())
     }
 }
 
 impl Vault {
-    /// New keys for a new store.
-    pub(super) fn create(master: &SealingKey, random: Random) -> (Self, Keyring) {
-        let data = Zeroizing::new(random.bytes::<32>());
-        let digests = Zeroizing::new(random.bytes::<32>());
-        let wrap = |key: &[u8; 32], name: &str| base64url(&master.seal(&place_of(name), key, &random));
-        let keyring = Keyring {
-            current: 1,
-            keys: BTreeMap::from([(1, wrap(&data, "1"))]),
-            digests: wrap(&digests, "digests"),
-        };
-        let keys = BTreeMap::from([(1, SealingKey::new(&data))]);
-        (Self { keys, current: 1, digests, random }, keyring)
+    /// Takes unwrapped keys into use.
+    pub(super) fn new(keys: &Unwrapped, current: u32, random: Random) -> Self {
+        let data = DataKeys { by_id: sealing_keys(keys), current };
+        Self { keys: RwLock::new(data), digests: keys.digests.clone(), random }
     }
 
-    /// Unwraps the keys of an existing store.
-    pub(super) fn unlock(
-        master: &SealingKey,
-        keyring: &Keyring,
-        random: Random,
-    ) -> Result<Self, WrongMasterKey> {
-        let unwrap = |wrapped: &str, name: &str| -> Result<Zeroizing<[u8; 32]>, WrongMasterKey> {
-            let sealed = from_base64url(wrapped).ok_or(WrongMasterKey)?;
-            let plain = master.open(&place_of(name), &sealed).map_err(|_| WrongMasterKey)?;
-            plain.as_slice().try_into().map(Zeroizing::new).map_err(|_| WrongMasterKey)
-        };
-        let mut keys = BTreeMap::new();
-        for (id, wrapped) in &keyring.keys {
-            keys.insert(*id, SealingKey::new(&*unwrap(wrapped, &id.to_string())?));
-        }
-        if !keys.contains_key(&keyring.current) {
-            return Err(WrongMasterKey);
-        }
-        Ok(Self { keys, current: keyring.current, digests: unwrap(&keyring.digests, "digests")?, random })
+    /// Uses these data keys from now on. They must be in the key ring on disk already: a value sealed by a key that a
+    /// crash forgets is lost.
+    pub(super) fn change_keys(&self, keys: &Unwrapped, current: u32) {
+        let data = DataKeys { by_id: sealing_keys(keys), current };
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = data;
+    }
+
+    /// Forgets every data key but the current one.
+    pub(super) fn forget_old_keys(&self) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let current = keys.current;
+        keys.by_id.retain(|id, _| *id == current);
+    }
+
+    /// Whether there are data keys besides the current one.
+    pub(super) fn has_old_keys(&self) -> bool {
+        self.keys().by_id.len() > 1
+    }
+
+    pub(super) fn random(&self) -> &Random {
+        &self.random
+    }
+
+    /// The data key that seals now.
+    pub(super) fn current_key(&self) -> u32 {
+        self.keys().current
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, DataKeys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A row key that tells nothing: a keyed digest of `parts`, each with its length, so that `("ab","c")` and
@@ -115,12 +118,22 @@ impl Vault {
     pub fn seal<V: Value>(&self, table: Table<V>, key: &[u8], value: &V) -> Sealed {
         let mut plain = Zeroizing::new(Vec::new());
         value.encode(&mut plain);
-        let mut out = Vec::with_capacity(5 + plain.len() + SealingKey::OVERHEAD);
-        out.push(FORMAT);
-        out.extend_from_slice(&self.current.to_be_bytes());
-        let data_key = self.keys.get(&self.current).expect("the current key is always in the vault");
-        data_key.seal_into(&mut out, &place(table.name(), key, self.current), &plain, &self.random);
-        Sealed(out)
+        Sealed(self.keys().seal(table.name(), key, &plain, &self.random))
+    }
+
+    /// The value under the current data key; `None` when it is so already.
+    pub(super) fn renew(
+        &self,
+        table: &str,
+        key: &[u8],
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, Unreadable> {
+        let keys = self.keys();
+        if key_id(sealed) == Some(keys.current) {
+            return Ok(None);
+        }
+        let plain = keys.open(table, key, sealed).ok_or(Unreadable)?;
+        Ok(Some(keys.seal(table, key, &plain, &self.random)))
     }
 
     /// Opens what [`Vault::seal`] made for a place outside the store, such as a cookie.
@@ -136,15 +149,35 @@ impl Vault {
     /// Opens what [`Vault::seal`] made for this row.
     pub(super) fn open<V: Value>(&self, table: Table<V>, key: &[u8], sealed: &[u8]) -> Result<V, StoreError> {
         let damaged = || StoreError::Damaged(table.name());
-        let (head, rest) = sealed.split_at_checked(5).ok_or_else(damaged)?;
-        let id = u32::from_be_bytes(head[1..].try_into().map_err(|_| damaged())?);
-        if head[0] != FORMAT {
-            return Err(damaged());
-        }
-        let data_key = self.keys.get(&id).ok_or_else(damaged)?;
-        let plain = data_key.open(&place(table.name(), key, id), rest).map_err(|_| damaged())?;
+        let plain = self.keys().open(table.name(), key, sealed).ok_or_else(damaged)?;
         V::decode(&plain).ok_or_else(damaged)
     }
+}
+
+impl DataKeys {
+    fn seal(&self, table: &str, key: &[u8], plain: &[u8], random: &Random) -> Vec<u8> {
+        let mut out = Vec::with_capacity(5 + plain.len() + SealingKey::OVERHEAD);
+        out.push(FORMAT);
+        out.extend_from_slice(&self.current.to_be_bytes());
+        let data_key = self.by_id.get(&self.current).expect("the current key is always in the vault");
+        data_key.seal_into(&mut out, &place(table, key, self.current), plain, random);
+        out
+    }
+
+    fn open(&self, table: &str, key: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let id = key_id(sealed)?;
+        self.by_id.get(&id)?.open(&place(table, key, id), &sealed[5..]).ok()
+    }
+}
+
+/// Which data key sealed a value; `None` for what is no sealed value.
+pub(super) fn key_id(sealed: &[u8]) -> Option<u32> {
+    let (head, _) = sealed.split_at_checked(5)?;
+    (head[0] == FORMAT).then(|| u32::from_be_bytes([head[1], head[2], head[3], head[4]]))
+}
+
+fn sealing_keys(keys: &Unwrapped) -> BTreeMap<u32, SealingKey> {
+    keys.data.iter().map(|(id, key)| (*id, SealingKey::new(key))).collect()
 }
 
 fn place(table: &str, key: &[u8], data_key: u32) -> Vec<u8> {
@@ -154,8 +187,4 @@ fn place(table: &str, key: &[u8], data_key: u32) -> Vec<u8> {
     place.extend_from_slice(key);
     place.extend_from_slice(&data_key.to_be_bytes());
     place
-}
-
-fn place_of(name: &str) -> Vec<u8> {
-    [WRAP_PLACE, b"/", name.as_bytes()].concat()
 }

@@ -2,9 +2,9 @@
 
 use std::ops::Bound;
 
-use redb::{ReadTransaction, TableError};
+use redb::{ReadTransaction, ReadableTableMetadata as _, TableError, TableHandle as _};
 
-use crate::store::tables::definition;
+use crate::store::tables::{META_NAME, definition};
 use crate::store::{StoreError, Table, Value, Vault};
 
 /// Is handed one sealed row after the other, and says whether it wants more.
@@ -182,6 +182,44 @@ pub struct View<'t> {
 impl<'t> View<'t> {
     pub(super) fn new(transaction: &'t ReadTransaction, vault: &'t Vault) -> Self {
         Self { transaction, vault }
+    }
+}
+
+impl View<'_> {
+    /// The names of all tables of sealed values.
+    pub(super) fn tables(&self) -> Result<Vec<String>, StoreError> {
+        let tables = self.transaction.list_tables().map_err(|error| StoreError::storage(&error))?;
+        let names = tables.map(|table| table.name().to_owned()).filter(|name| name != META_NAME);
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// How many rows a table has.
+    pub(super) fn count(&self, table: &str) -> Result<u64, StoreError> {
+        let table = self.transaction.open_table(definition(table));
+        let table = table.map_err(|error| StoreError::storage(&error))?;
+        table.len().map_err(|error| StoreError::storage(&error))
+    }
+
+    /// Hands the sealed rows of a table beyond a key to `take`, as long as it wants more; says whether there were more.
+    pub(super) fn scan(
+        &self,
+        table: &str,
+        beyond: Option<&[u8]>,
+        take: &mut TakeRow<'_>,
+    ) -> Result<bool, StoreError> {
+        let table = self.transaction.open_table(definition(table));
+        let table = table.map_err(|error| StoreError::storage(&error))?;
+        let bounds = (beyond.map_or(Bound::Unbounded, Bound::Excluded), Bound::<&[u8]>::Unbounded);
+        let rows = table.range::<&[u8]>(bounds).map_err(|error| StoreError::storage(&error))?;
+        for row in rows {
+            let (key, value) = row.map_err(|error| StoreError::storage(&error))?;
+            if !take(key.value(), value.value())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
