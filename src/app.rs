@@ -34,7 +34,7 @@ use crate::smart::keys::{JWKS_LIFE, JwksFetches, RotationError, SigningError};
 use crate::smart::server::Overrides;
 use crate::smart::vendors::VendorProfile;
 use crate::smart::{Discoverer, FhirBaseUrl, Launcher, Lifetimes, SigningKeys, TokenClient};
-use crate::store::{Store, StoreError};
+use crate::store::{DataKeyRotation, Store, StoreError};
 use crate::web::assets;
 use crate::web::connect::handlers::{Connect, PageRequest, PageTrouble};
 use crate::web::connect::words::Trouble;
@@ -43,6 +43,9 @@ use crate::workspaces::{ApiKeys, Caller, Patients, Sessions, Workspaces};
 
 /// Pages name their assets with a digest in the query, so an asset never changes under its address.
 const ASSET_LIFE: u32 = 31_536_000;
+
+/// How long an old data key is kept at least, for what it sealed outside the store and for reads that are under way.
+const SEALED_OUTSIDE: Duration = Duration::from_hours(1);
 
 /// Why the appliance could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +118,8 @@ pub struct Parts {
     pub signing_keys: SigningKeys,
     /// Who fetches them.
     pub jwks_fetches: JwksFetches,
+    /// A change of the key that seals the store.
+    pub data_keys: DataKeyRotation,
     /// Connections.
     pub grants: Grants,
     /// Records.
@@ -147,6 +152,9 @@ impl App {
             allowed_networks: config.webhook.allow_private.clone(),
             extra_authorities: authorities,
         })?;
+        // Launch attempts are sealed into cookies, and nothing else stays outside the store for longer.
+        let outside = config.launch.attempt_lifetime.max(SEALED_OUTSIDE);
+        let data_keys = DataKeyRotation::new(store.clone(), clock.clone(), shutdown.clone(), outside);
         let discoverer = Discoverer::new(outbound.clone(), clock.clone());
         let overlap = config.signing.overlap;
         let signing_keys = SigningKeys::load(store.clone(), clock.clone(), random.clone(), overlap)?;
@@ -255,6 +263,7 @@ impl App {
             discoverer,
             signing_keys,
             jwks_fetches,
+            data_keys,
             grants,
             records,
             proxy,
@@ -279,6 +288,7 @@ impl App {
         parts.grants.start_erasing();
         parts.webhooks.start();
         parts.grants.start_schedule();
+        parts.data_keys.start();
         let app = self.clone();
         let limits = server_limits(&parts.config);
         let handler = move |peer: Peer, request: Request<RequestBody>| {

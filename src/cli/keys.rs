@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::arguments::AlgorithmName;
 use crate::cli::run::{Reached, load};
-use crate::cli::{Failure, output};
+use crate::cli::{Failure, output, storage_keys};
 use crate::config::Layers;
 use crate::control::{Command, KeysCommand};
 use crate::secret::Secret;
@@ -65,12 +65,46 @@ pub enum KeysTask {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Change the master key; nothing else changes, and a running appliance does not notice
+    RotateMaster {
+        /// Write the new key here and leave it to you to put it in place, as for a systemd credential
+        #[arg(long, value_name = "FILE")]
+        new_key: Option<PathBuf>,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Change the key that seals the data, and seal everything anew; an interrupted change goes on
+    RotateData {
+        /// Say how much there is to seal anew, and do nothing
+        #[arg(long, conflicts_with = "no_wait")]
+        dry_run: bool,
+        /// Do not wait for the end; the running appliance goes on by itself
+        #[arg(long)]
+        no_wait: bool,
+        /// Say how far a change is, and do nothing
+        #[arg(long, conflicts_with_all = ["dry_run", "no_wait"])]
+        status: bool,
+    },
 }
 
 /// Carries a task out.
 pub async fn run(layers: Layers, task: KeysTask, json: bool) -> Result<(), Failure> {
     let mut reached = Reached::new(load(&layers)?);
+    let done = carry_out(&mut reached, task, json).await;
+    reached.close().await;
+    done
+}
+
+async fn carry_out(reached: &mut Reached, task: KeysTask, json: bool) -> Result<(), Failure> {
     match task {
+        KeysTask::RotateMaster { new_key, dry_run } => {
+            storage_keys::rotate_master(reached, new_key, dry_run, json).await
+        }
+        KeysTask::RotateData { status: true, .. } => storage_keys::data_progress(reached, json).await,
+        KeysTask::RotateData { dry_run, no_wait, status: false } => {
+            storage_keys::rotate_data(reached, dry_run, !no_wait, json).await
+        }
         KeysTask::List => {
             let answer = reached.ask(Command::Keys(KeysCommand::List)).await?;
             if json {
@@ -84,19 +118,19 @@ pub async fn run(layers: Layers, task: KeysTask, json: bool) -> Result<(), Failu
         }
         KeysTask::Rotate { algorithm, bits } => {
             let command = KeysCommand::Rotate { algorithm: algorithm.map(Into::into), bits };
-            changed(&mut reached, command, json, "published; `keys activate` lets it sign").await
+            changed(reached, command, json, "published; `keys activate` lets it sign").await
         }
         KeysTask::Activate { kid, force } => {
             let advice = "in use; `keys retire` ends the ones before";
-            changed(&mut reached, KeysCommand::Activate { kid, force }, json, advice).await
+            changed(reached, KeysCommand::Activate { kid, force }, json, advice).await
         }
         KeysTask::Retire { kid, force } => {
-            changed(&mut reached, KeysCommand::Retire { kid, force }, json, "erased").await
+            changed(reached, KeysCommand::Retire { kid, force }, json, "erased").await
         }
         KeysTask::Import { file, kid, known } => {
             let command = KeysCommand::Import { pem: read_pem(&file)?, kid, known };
             let advice = if known { "in use" } else { "published; `keys activate` lets it sign" };
-            changed(&mut reached, command, json, advice).await?;
+            changed(reached, command, json, advice).await?;
             output::note(&format!(
                 "the key is in the store now; destroy `{}` when no other program uses it",
                 file.display()

@@ -8,6 +8,7 @@ mod init;
 mod keys;
 mod output;
 mod run;
+mod storage_keys;
 
 use std::process::ExitCode;
 

@@ -15,7 +15,7 @@ use crate::records::PullSettings;
 use crate::secret::Secret;
 use crate::server::{self, TlsHandle, Transport};
 use crate::shutdown::Shutdown;
-use crate::store::{MasterKey, OpenError, Opening, Store};
+use crate::store::{MasterKeyFile, OpenError, Opening, Store};
 use crate::telemetry;
 
 const USUAL_CONFIG: &str = "/etc/chartgate/config.toml";
@@ -123,23 +123,24 @@ pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
                 .to_owned(),
         )
     })?;
-    let text = std::fs::read_to_string(&path).map(zeroize::Zeroizing::new);
-    let text = text.map_err(|cause| {
-        Failure::Configuration(format!("the master key `{}` cannot be read: {cause}", path.display()))
-    })?;
-    let master_key = MasterKey::parse(&text).ok_or_else(|| {
-        Failure::Configuration(format!(
-            "`{}` holds no master key: wanted are 43 characters as `chartgate init` writes them",
-            path.display()
-        ))
-    })?;
+    let file = MasterKeyFile::at(path);
+    let master_key = file.read().map_err(|error| Failure::Configuration(error.to_string()))?;
     let opening = Opening {
         path: config.data_dir.join(STORE_FILE),
         master_key,
         cache_bytes: config.store.cache.as_len(),
         create,
     };
-    Store::open(&opening, Random::system()).map_err(|error| match error {
+    let mut opened = Store::open(&opening, Random::system());
+    if let (Err(OpenError::WrongMasterKey(_)), Some(master_key)) = (&opened, file.waiting()) {
+        // A change of the master key may have been interrupted after the store had heard of it.
+        let second = Store::open(&Opening { master_key, ..opening }, Random::system());
+        if second.is_ok() {
+            finish_master_key(&file);
+            opened = second;
+        }
+    }
+    opened.map_err(|error| match error {
         OpenError::InUse(_) => Failure::Server(error.to_string()),
         OpenError::WrongMasterKey(_) | OpenError::Missing(_) => Failure::Configuration(error.to_string()),
         OpenError::Refused { .. }
@@ -147,6 +148,22 @@ pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
         | OpenError::Newer { .. }
         | OpenError::Store(_) => Failure::Failed(error.to_string()),
     })
+}
+
+/// Puts the waiting master key in its place, because the store is wrapped with it.
+pub fn finish_master_key(file: &MasterKeyFile) {
+    let (path, waiting) = (file.path().display(), file.waiting_path());
+    match file.promote(Clock::machine().now()) {
+        Ok(kept) => output::note(&format!(
+            "a change of the master key was interrupted; it is finished now: `{path}` is the new key, `{}` the old one",
+            kept.display()
+        )),
+        // The waiting file is looked at again every time, so nothing is at stake.
+        Err(cause) => output::note(&format!(
+            "warning: the store opens with `{}`, which should take the place of `{path}`: {cause}",
+            waiting.display()
+        )),
+    }
 }
 
 /// Builds the appliance of a configuration over its store.
@@ -312,6 +329,20 @@ impl Reached {
         Self { config, by: None }
     }
 
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Lets background work of a store that was opened here end in order. It goes on when the store is opened again.
+    pub async fn close(self) {
+        if let Some(By::Store(app)) = self.by {
+            let shutdown = app.parts().shutdown.clone();
+            shutdown.trigger();
+            shutdown.drained(std::time::Duration::from_secs(10)).await;
+        }
+    }
+
     /// Gives a command, and returns its answer.
     pub async fn ask(&mut self, command: Command) -> Result<Json, Failure> {
         let refused = |refused: Refused| Failure::Failed(refused.to_string());
@@ -322,7 +353,8 @@ impl Reached {
             }
             if self.by.is_some() {
                 // It may be about to start again, and must then find its store.
-                return Err(Failure::Failed("the appliance has stopped meanwhile".to_owned()));
+                let what = "the appliance has stopped meanwhile; what it was doing goes on at its next start";
+                return Err(Failure::Failed(what.to_owned()));
             }
         }
         if self.by.is_none() {

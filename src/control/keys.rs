@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use crate::app::Parts;
 use crate::config::format_duration;
-use crate::control::Refused;
+use crate::control::{Refused, storage_keys};
 use crate::crypto::{Algorithm, KeyType};
 use crate::secret::Secret;
 use crate::smart::keys::{Fetcher, KeyStage, RotationError, SigningKey};
@@ -48,6 +48,29 @@ pub enum KeysCommand {
     },
     /// Shows the public keys as EHRs get them.
     ExportJwks,
+    /// Tells whether a master key opens the store.
+    MasterKeyOpens {
+        /// The key.
+        key: Secret,
+    },
+    /// Wraps the keys of the store with another master key.
+    ChangeMasterKey {
+        /// The one until now; else that of the configuration.
+        old: Option<Secret>,
+        /// The one from now on; it must be on disk.
+        new: Secret,
+        /// Where it is.
+        written_to: String,
+    },
+    /// Makes a new data key, and seals everything anew in the background.
+    ChangeDataKey {
+        /// The master key; else that of the configuration.
+        key: Option<Secret>,
+    },
+    /// Tells how far that is.
+    DataKeyProgress,
+    /// Tells how much there would be to seal anew.
+    DataKeySurvey,
 }
 
 pub(super) async fn execute(parts: &Parts, command: KeysCommand) -> Result<Json, Refused> {
@@ -67,6 +90,13 @@ pub(super) async fn execute(parts: &Parts, command: KeysCommand) -> Result<Json,
         KeysCommand::Import { pem, kid, known } => {
             told(parts, keys.import(pem, kid, known).await.map(|key| vec![key]))
         }
+        KeysCommand::MasterKeyOpens { key } => storage_keys::opens(parts, &key).await,
+        KeysCommand::ChangeMasterKey { old, new, written_to } => {
+            storage_keys::change_master_key(parts, old, &new, written_to).await
+        }
+        KeysCommand::ChangeDataKey { key } => storage_keys::change_data_key(parts, key).await,
+        KeysCommand::DataKeyProgress => storage_keys::progress(parts).await,
+        KeysCommand::DataKeySurvey => storage_keys::survey(parts).await,
         KeysCommand::ExportJwks => serde_json::from_slice(&keys.jwks())
             .map_err(|_| Refused("the JWKS cannot be read; see the log".to_owned())),
     }

@@ -3,6 +3,7 @@
 
 mod calendar;
 mod keys;
+mod storage_keys;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

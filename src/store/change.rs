@@ -87,6 +87,9 @@ impl RawTables for OpenTables<'_> {
     }
 }
 
+/// A row by table and key.
+type RowName = (Cow<'static, str>, Vec<u8>);
+
 /// One write's view of the store: reads see what this write has put and removed.
 ///
 /// Nothing reaches the transaction before the write has succeeded, so a write that fails leaves no trace in the
@@ -94,7 +97,7 @@ impl RawTables for OpenTables<'_> {
 pub struct Change<'c> {
     tables: &'c dyn RawTables,
     vault: &'c Vault,
-    changed: BTreeMap<(Cow<'static, str>, Vec<u8>), Option<Vec<u8>>>,
+    changed: BTreeMap<RowName, Option<Vec<u8>>>,
     afterwards: Vec<Afterwards>,
 }
 

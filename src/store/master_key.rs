@@ -86,13 +86,19 @@ impl MasterKeyFile {
     /// Lets the waiting key take this one's place, and keeps this one beside it; the path it is kept at.
     pub fn promote(&self, now: Timestamp) -> Result<PathBuf, KeyFileError> {
         let stamp: String = now.to_string().chars().filter(char::is_ascii_alphanumeric).take(15).collect();
-        let kept = self.beside(&format!("until-{stamp}"));
         let failed = |path: &Path, cause| KeyFileError::Unwritable { path: path.to_owned(), cause };
-        match std::fs::hard_link(&self.0, &kept) {
-            Ok(()) => {}
-            // An attempt that was interrupted in the same second has kept it.
-            Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {}
-            Err(cause) => return Err(failed(&kept, cause)),
+        let mut kept = self.beside(&format!("until-{stamp}"));
+        let mut again = 1;
+        while let Err(cause) = std::fs::hard_link(&self.0, &kept) {
+            if cause.kind() != ErrorKind::AlreadyExists {
+                return Err(failed(&kept, cause));
+            }
+            // An attempt that was interrupted has kept it, or another change of the same second has kept another.
+            if same_file(&self.0, &kept).map_err(|cause| failed(&kept, cause))? {
+                break;
+            }
+            again += 1;
+            kept = self.beside(&format!("until-{stamp}-{again}"));
         }
         sync_folder(&self.0).map_err(|cause| failed(&kept, cause))?;
         std::fs::rename(self.waiting_path(), &self.0).map_err(|cause| failed(&self.0, cause))?;
@@ -138,6 +144,11 @@ fn write_new(path: &Path, key: &MasterKey, like: Option<&Path>) -> Result<(), Ke
         sync_folder(path)
     };
     write().map_err(|cause| KeyFileError::Unwritable { path: path.to_owned(), cause })
+}
+
+fn same_file(one: &Path, other: &Path) -> std::io::Result<bool> {
+    let (one, other) = (std::fs::metadata(one)?, std::fs::metadata(other)?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 /// A new name in a folder is on disk when the folder is.

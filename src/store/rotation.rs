@@ -198,7 +198,7 @@ impl DataKeyRotation {
     pub async fn begin(&self, master: &MasterKey) -> Result<(), KeyChangeError> {
         let mut walk = self.state.walk.lock().await;
         let (master, now) = (master.sealing_key(), self.clock.now());
-        let total = self.store.read(|view| all_rows(view)).await?;
+        let total = self.store.read(all_rows).await?;
         let vault = Arc::clone(self.store.vault());
         let begun = self.store.write(move |change| {
             let ring = ring(change)?;

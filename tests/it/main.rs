@@ -16,6 +16,7 @@ mod sandbox;
 mod server;
 mod signing_keys;
 mod smart;
+mod storage_keys;
 mod support;
 mod tidy;
 mod troubles;

@@ -4,4 +4,5 @@ mod commands;
 mod keys;
 mod refusals;
 mod running;
+mod storage_keys;
 mod support;

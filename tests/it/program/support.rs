@@ -160,6 +160,13 @@ impl Program {
         Self::spawn(command)
     }
 
+    /// Starts it with one variable of the environment.
+    pub fn start_with(variable: (&str, &str), arguments: &[&str]) -> Self {
+        let mut command = command(arguments);
+        command.env(variable.0, variable.1);
+        Self::spawn(command)
+    }
+
     fn spawn(mut command: Command) -> Self {
         Self::of(command.spawn().expect("the program starts"))
     }
