@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::keys::KeysTask;
 use crate::config::{AuthMethod, Environment, SmartVersion};
 use crate::crypto::Algorithm;
+use crate::sandbox::Personality;
 use crate::smart::server::Overrides;
 
 /// On-premises SMART on FHIR gateway: patients connect their hospitals, apps read the records over one API.
@@ -117,8 +119,17 @@ pub struct SandboxArguments {
     #[arg(long, value_name = "N")]
     pub size: Option<usize>,
     /// Which vendor's server to behave like
-    #[arg(long, default_value = "cerner-patient")]
+    #[arg(long, value_name = "VENDOR", default_value = "cerner-patient", value_parser = personalities())]
     pub personality: String,
+}
+
+/// Lists them in the help and in the error, and takes `cerner`, the name of the vendor profile, too.
+fn personalities() -> PossibleValuesParser {
+    let all = Personality::ALL.map(|one| {
+        let value = PossibleValue::new(one.name());
+        if one == Personality::CernerPatient { value.alias("cerner") } else { value }
+    });
+    PossibleValuesParser::from(all)
 }
 
 /// `api-key`

@@ -106,9 +106,10 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
 /// Runs the sandbox hospital alone. Clients are registered at its control address.
 pub async fn sandbox(arguments: SandboxArguments, json: bool) -> Result<(), Failure> {
     start_log("warn", LogFormat::Text)?;
-    let personality = serde_json::from_value(Json::String(arguments.personality.clone())).map_err(|_| {
+    let personality = Personality::parse(&arguments.personality).ok_or_else(|| {
+        let known = Personality::ALL.map(Personality::name).join(", ");
         Failure::Configuration(format!(
-            "there is no personality `{}`; known are cerner-patient, epic, smart-health-it, generic",
+            "there is no personality `{}`; known are {known}",
             arguments.personality
         ))
     })?;

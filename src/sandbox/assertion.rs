@@ -15,7 +15,7 @@ use super::state::{CachedJwks, LogEntry};
 use super::web::{Form, Incoming};
 use super::{RegisteredClient, Sandbox};
 use crate::clock::Timestamp;
-use crate::crypto::{Algorithm, Jwk, Jwks, Jws, JwsError, constant_time_eq};
+use crate::crypto::{Jwk, Jwks, Jws, JwsError, constant_time_eq};
 
 /// SMART: an assertion ends at most five minutes from now …
 const LONGEST_LIFE: Duration = Duration::from_mins(5);
@@ -45,27 +45,37 @@ pub(super) struct Refusal {
     pub reason: String,
     /// Whom it was said to, when known.
     pub client_id: Option<String>,
-    /// A fault switch made it, with this status.
-    pub switched: Option<StatusCode>,
+    /// Usually 401 for `invalid_client` and 400 for all others.
+    pub status: StatusCode,
+    /// A fault switch made it.
+    pub switched: bool,
 }
 
 impl Refusal {
     pub(super) fn new(error: &str, urn: &str, reason: impl Into<String>) -> Self {
+        let status = if error == "invalid_client" { 401 } else { 400 };
+        Self::with_status(status, error, urn, reason)
+    }
+
+    pub(super) fn with_status(status: u16, error: &str, urn: &str, reason: impl Into<String>) -> Self {
         Self {
             error: error.to_owned(),
             urn: urn.to_owned(),
             reason: reason.into(),
             client_id: None,
-            switched: None,
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
+            switched: false,
         }
     }
 
     /// What a switch says instead of what is right.
     pub(super) fn switched(error: &TokenError, urn: &str, reason: &str) -> Self {
-        let usual = if error.error == "invalid_client" { 401 } else { 400 };
-        let status = StatusCode::from_u16(error.status.map_or(usual, u16::from)).ok();
         let urn = error.urn.as_deref().unwrap_or(urn);
-        Self { switched: status, ..Self::new(&error.error, urn, reason) }
+        let refusal = match error.status {
+            Some(status) => Self::with_status(status.into(), &error.error, urn, reason),
+            None => Self::new(&error.error, urn, reason),
+        };
+        Self { switched: true, ..refusal }
     }
 
     fn client(urn: &str, reason: impl Into<String>) -> Self {
@@ -119,7 +129,7 @@ impl Sandbox {
             }
             return Ok((client, "none"));
         };
-        if !self.personality.traits().auth_methods.contains(&method) {
+        if !self.personality.traits().auth_methods.all().contains(&method) {
             return Err(Refusal::client(BAD_CREDENTIALS, format!("{} is not supported", method.name())));
         }
         Ok((client, method.name()))
@@ -168,7 +178,7 @@ impl Sandbox {
         }
         let compact = form.one("client_assertion").ok_or_else(|| bad("missing".to_owned()))?;
         let jws = Jws::parse(compact).map_err(|error| bad(error.to_string()))?;
-        if !matches!(jws.algorithm, Algorithm::Rs384 | Algorithm::Es384) {
+        if !self.personality.traits().assertion_algorithms.all().contains(&jws.algorithm) {
             return Err(bad(format!("wrong alg {}", jws.algorithm.name())));
         }
         if jws.typ.as_deref() != Some("JWT") {

@@ -7,6 +7,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 use url::Url;
 
+use super::personality::{Audience, ErrorStyle};
 use super::state::{Asked, Code, CodeUse, Ticket};
 use super::urls::{TENANT, encode};
 use super::web::{Form, Incoming, Reply};
@@ -104,9 +105,10 @@ impl Sandbox {
         const MALFORMED: &str = "oauth2:grant:invalid-request";
         const AUDIENCE: &str = "smart-v1:grant:launch:unknown-resource-server";
         let invalid = |urn, reason| ("invalid_request", urn, reason);
-        if persona != "patient" {
+        let traits = self.personality.traits();
+        if persona != traits.persona.word() {
             let urn = "oauth2:grant:client-persona-mismatch";
-            return Err(("unauthorized_client", urn, "not the patient persona"));
+            return Err(("unauthorized_client", urn, "another persona than this server's"));
         }
         match form.one("response_type") {
             Some("code") => {}
@@ -118,10 +120,16 @@ impl Sandbox {
         }
         let state = form.one("state").ok_or(invalid(MALFORMED, "no state"))?;
         let wanted = form.one("scope").ok_or(invalid(MALFORMED, "no scope"))?;
-        let audience = form.one("aud").ok_or(invalid("smart-v1:grant:launch:audience-required", "no aud"))?;
-        // Compared as it is: neither another case nor a slash more is the same server.
-        if audience != self.fhir_base_url() {
-            return Err(invalid(AUDIENCE, "aud is not this FHIR base"));
+        match (form.one("aud"), traits.audience) {
+            (None, Audience::Required) => {
+                return Err(invalid("smart-v1:grant:launch:audience-required", "no aud"));
+            }
+            (Some(_), Audience::Refused) => return Err(invalid(MALFORMED, "aud is not known here")),
+            // Compared as it is: neither another case nor a slash more is the same server.
+            (Some(audience), _) if audience != self.fhir_base_url() => {
+                return Err(invalid(AUDIENCE, "aud is not this FHIR base"));
+            }
+            (Some(_) | None, _) => {}
         }
         let challenge = form.one("code_challenge").ok_or(invalid(MALFORMED, "no code_challenge"))?;
         if form.one("code_challenge_method") != Some("S256") {
@@ -131,7 +139,7 @@ impl Sandbox {
         if challenge.len() != 43 || !challenge.bytes().all(is_base64url) {
             return Err(invalid(MALFORMED, "code_challenge is no base64url of a SHA-256"));
         }
-        let scopes = scope::trim(wanted, client, self.personality.traits());
+        let scopes = scope::trim(wanted, client, traits);
         if scopes.is_empty() {
             return Err(("invalid_scope", "oauth2:token:empty-scopes", "no scope is left after trimming"));
         }
@@ -287,10 +295,10 @@ impl Sandbox {
         let instance = self.random.uuid();
         let uri = self.urls.error(&full_urn(urn), &instance, client_id);
         let mut answer = vec![("error", error)];
-        if self.personality.traits().error_uri_only {
-            answer.push(("error_uri", &uri));
-        } else {
-            answer.push(("error_description", reason));
+        match self.personality.traits().error_style {
+            ErrorStyle::Uri => answer.push(("error_uri", &uri)),
+            ErrorStyle::Description => answer.push(("error_description", reason)),
+            ErrorStyle::NullDescription => {}
         }
         answer.extend(state.map(|state| ("state", state)));
         let mut reply = Reply::redirect(StatusCode::FOUND, &with_parameters(redirect_uri, &answer))

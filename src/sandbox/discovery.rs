@@ -6,25 +6,23 @@ use serde_json::{Value, json};
 
 use super::Sandbox;
 use super::faults::{RevocationFault, RightOrWrong, SmartConfigurationFault};
-use super::personality::Personality;
+use super::personality::{Document, IdTokenIssuer, MetadataIssuer, Persona};
 use super::web::Reply;
 use super::{query, scope};
 
 impl Sandbox {
-    /// `{base}/.well-known/smart-configuration`, with the shape of Oracle Health's patient host.
+    /// `{base}/.well-known/smart-configuration`.
     pub(super) fn smart_configuration(&self) -> Reply {
         let faults = self.state().faults.clone();
         let mut document = self.smart_configuration_document();
         if faults.authorize_iss.is_some() {
             document["authorization_response_iss_parameter_supported"] = json!(true);
         }
-        if faults.revocation_endpoint == Some(RevocationFault::Absent)
-            && let Some(members) = document.as_object_mut()
-        {
-            members.remove("revocation_endpoint");
-        }
         if faults.capability_statement_only {
             return super::fhir::not_found().faulty();
+        }
+        if !self.personality.traits().documents.contains(&Document::SmartConfiguration) {
+            return super::fhir::not_found();
         }
         let Some(fault) = faults.smart_configuration else {
             return Reply::json(StatusCode::OK, &document);
@@ -63,35 +61,90 @@ impl Sandbox {
 
     fn smart_configuration_document(&self) -> Value {
         let traits = self.personality.traits();
-        let methods: Vec<&str> = traits.auth_methods.iter().map(|method| method.name()).collect();
-        json!({
-            "issuer": self.urls.issuer(),
+        let mut document = json!({
             "jwks_uri": self.urls.keys(),
-            "authorization_endpoint": self.urls.authorize(),
+            "authorization_endpoint": self.urls.authorize(traits.persona),
             "token_endpoint": self.urls.token(),
-            "revocation_endpoint": self.urls.revoke(),
-            "introspection_endpoint": self.urls.introspect(),
-            "management_endpoint": self.urls.manage(),
-            "token_endpoint_auth_methods_supported": methods,
-            "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
-            // `refresh_token` is not listed, though it works: so it is at Oracle Health.
-            "grant_types_supported": match self.personality {
-                Personality::CernerPatient => json!(["authorization_code"]),
-                Personality::Epic | Personality::SmartHealthIt | Personality::Generic => {
-                    json!(["authorization_code", "refresh_token"])
-                }
-            },
-            "scopes_supported": scope::supported(),
+            "grant_types_supported": traits.grant_types,
             "response_types_supported": ["code"],
-            "code_challenge_methods_supported": ["S256"],
-            "capabilities": [
-                "authorize-post", "launch-ehr", "launch-standalone", "client-public",
-                "client-confidential-asymmetric", "client-confidential-symmetric", "sso-openid-connect",
-                "context-standalone-patient", "context-ehr-patient", "context-ehr-encounter", "context-banner",
-                "context-style", "permission-patient", "permission-user",
-                "permission-offline", "permission-online", "permission-v1", "permission-v2", "health-cards",
-            ],
-        })
+            "code_challenge_methods_supported": traits.challenge_methods,
+            "capabilities": self.capabilities(),
+        });
+        let mut add = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                document[name] = value;
+            }
+        };
+        add("issuer", self.metadata_issuer().map(Value::from));
+        let methods = traits.auth_methods.said();
+        let methods = methods.map(|all| all.iter().map(|method| method.name()).collect());
+        add("token_endpoint_auth_methods_supported", methods);
+        let algorithms = traits.assertion_algorithms.said();
+        let algorithms = algorithms.map(|all| all.iter().map(|algorithm| algorithm.name()).collect());
+        add("token_endpoint_auth_signing_alg_values_supported", algorithms);
+        add("scopes_supported", scope::listed(traits).map(|all| json!(all)));
+        add("revocation_endpoint", self.revokes().then(|| json!(self.urls.revoke())));
+        add("introspection_endpoint", traits.introspects.then(|| json!(self.urls.introspect())));
+        add("management_endpoint", traits.names_management.then(|| json!(self.urls.manage(traits.persona))));
+        document
+    }
+
+    fn capabilities(&self) -> Vec<&'static str> {
+        let common = [
+            "authorize-post",
+            "launch-ehr",
+            "launch-standalone",
+            "client-public",
+            "client-confidential-asymmetric",
+            "client-confidential-symmetric",
+            "sso-openid-connect",
+            "context-ehr-patient",
+            "context-ehr-encounter",
+            "context-banner",
+            "context-style",
+            "permission-patient",
+            "permission-user",
+            "permission-offline",
+            "permission-online",
+            "permission-v1",
+            "permission-v2",
+            "health-cards",
+        ];
+        let standalone = match self.personality.traits().persona {
+            Persona::Patient => Some("context-standalone-patient"),
+            Persona::Provider => None,
+        };
+        common.into_iter().chain(standalone).collect()
+    }
+
+    /// There is a revocation endpoint: the personality has one, and no switch takes it away.
+    pub(super) fn revokes(&self) -> bool {
+        let hidden = self.state().faults.revocation_endpoint == Some(RevocationFault::Absent);
+        self.personality.traits().revokes && !hidden
+    }
+
+    fn metadata_issuer(&self) -> Option<String> {
+        match self.personality.traits().metadata_issuer {
+            MetadataIssuer::Tenant => Some(self.urls.issuer()),
+            MetadataIssuer::OriginWithSlash => Some(format!("{}/", self.urls.origin)),
+            MetadataIssuer::Elsewhere(name) => Some(name.to_owned()),
+            MetadataIssuer::Missing => None,
+        }
+    }
+
+    /// An OpenID configuration at a place where some vendors have one: the same facts, as OpenID Connect names them.
+    pub(super) fn openid_document(&self, place: Document) -> Reply {
+        if !self.personality.traits().documents.contains(&place) {
+            return super::fhir::not_found();
+        }
+        let mut document = self.smart_configuration_document();
+        if let Some(members) = document.as_object_mut() {
+            members.remove("capabilities");
+            members.remove("code_challenge_methods_supported");
+        }
+        document["subject_types_supported"] = json!(["public"]);
+        document["id_token_signing_alg_values_supported"] = json!(["RS256"]);
+        Reply::json(StatusCode::OK, &document)
     }
 
     /// `{base}/metadata`, with the endpoints in the extension of SMART 1.0.
@@ -105,14 +158,17 @@ impl Sandbox {
                 "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
                 "code": "SMART-on-FHIR"}]}],
         });
-        if !hide {
-            let mut uris = vec![
-                uri("authorize", self.urls.authorize()),
-                uri("token", self.urls.token()),
-                uri("introspect", self.urls.introspect()),
-                uri("manage", self.urls.manage()),
-            ];
-            if faults.revocation_endpoint != Some(RevocationFault::Absent) {
+        let traits = self.personality.traits();
+        if !hide && traits.statement_names_endpoints {
+            let mut uris =
+                vec![uri("authorize", self.urls.authorize(traits.persona)), uri("token", self.urls.token())];
+            if traits.introspects {
+                uris.push(uri("introspect", self.urls.introspect()));
+            }
+            if traits.names_management {
+                uris.push(uri("manage", self.urls.manage(traits.persona)));
+            }
+            if self.revokes() {
                 uris.push(uri("revoke", self.urls.revoke()));
             }
             security["extension"] = json!([{
@@ -138,19 +194,19 @@ impl Sandbox {
         Reply::fhir(StatusCode::OK, statement.to_string()).faulty_if(hide)
     }
 
-    /// The `iss` of id tokens, which is also where their configuration is found.
+    /// The `iss` of id tokens; at Oracle Health also where their configuration is found.
     pub(super) fn id_token_issuer(&self) -> String {
-        if self.personality.traits().own_id_token_issuer {
-            self.urls.id_token_issuer()
-        } else {
-            self.urls.issuer()
+        match self.personality.traits().id_token_issuer {
+            IdTokenIssuer::AsInMetadata => self.metadata_issuer().unwrap_or_else(|| self.urls.issuer()),
+            IdTokenIssuer::TenantIdsp => self.urls.id_token_issuer(),
+            IdTokenIssuer::Elsewhere(name) => name.to_owned(),
         }
     }
 
     pub(super) fn openid_configuration(&self) -> Reply {
         let document = json!({
             "issuer": self.id_token_issuer(),
-            "authorization_endpoint": self.urls.authorize(),
+            "authorization_endpoint": self.urls.authorize(self.personality.traits().persona),
             "token_endpoint": self.urls.token(),
             "jwks_uri": self.urls.keys(),
             "response_types_supported": ["code"],
@@ -183,7 +239,7 @@ impl Sandbox {
     /// What the response says the authorization server is, when the switch for RFC 9207 is on.
     pub(super) fn response_issuer(&self, which: RightOrWrong) -> String {
         match which {
-            RightOrWrong::Right => self.urls.issuer(),
+            RightOrWrong::Right => self.metadata_issuer().unwrap_or_default(),
             RightOrWrong::Wrong => "https://authorization.elsewhere.invalid/tenants/other".to_owned(),
         }
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::faults::FhirFaultKind;
+use super::personality::{Document, RefusedToken};
 use super::population::Resource;
 use super::state::Grant;
 use super::urls::TENANT;
@@ -45,6 +46,9 @@ impl Sandbox {
         let get = incoming.method == Method::GET;
         let (kind, reply) = match rest {
             [".well-known", "smart-configuration"] if get => (Kind::Discovery, self.smart_configuration()),
+            [".well-known", "openid-configuration"] if get => {
+                (Kind::Discovery, self.openid_document(Document::OpenIdAtBase))
+            }
             ["metadata"] if get => (Kind::Discovery, self.capability_statement()),
             [resource_type] if get => (
                 Kind::Fhir,
@@ -57,7 +61,7 @@ impl Sandbox {
                 ),
             ),
             [resource_type, "_search"]
-                if incoming.method == Method::POST && self.personality.searches_by_post() =>
+                if incoming.method == Method::POST && self.personality.traits().searches_by_post =>
             {
                 // Epic ignores a query beside the form, so everything is in the form.
                 let searched = Incoming {
@@ -109,7 +113,7 @@ impl Sandbox {
         if resource_type != "Binary" && !accepts_json(incoming) {
             return Reply::status(StatusCode::NOT_ACCEPTABLE, "Accept is not JSON");
         }
-        if !scope::knows(resource_type) {
+        if !scope::knows(resource_type, self.personality.traits()) {
             return not_found().because("unknown resource type");
         }
         if !scope::permits(&access.scopes, resource_type, search) {
@@ -155,9 +159,17 @@ impl Sandbox {
              error_description=\"Token has expired or signature is invalid\"",
             self.urls.host
         );
-        outcome(StatusCode::UNAUTHORIZED, "login", &json!({"diagnostics": challenge}))
-            .with(header::WWW_AUTHENTICATE, &challenge)
-            .because(reason)
+        let status = StatusCode::UNAUTHORIZED;
+        let reply = match self.personality.traits().refused_token {
+            RefusedToken::Outcome => outcome(status, "login", &json!({"diagnostics": challenge}))
+                .with(header::WWW_AUTHENTICATE, &challenge),
+            RefusedToken::EmptyText => {
+                Reply::json(status, &json!("")).with(header::WWW_AUTHENTICATE, &challenge)
+            }
+            RefusedToken::PlainText => Reply::bytes(status, "text/plain", "Unauthorized"),
+            RefusedToken::Own(body) => Reply::bytes(status, "application/json", body),
+        };
+        reply.because(reason)
     }
 
     fn insufficient_scope(&self) -> Reply {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Sandbox;
 use super::chart::clinician;
 use super::faults::Faults;
+use super::personality::FhirUser;
 use super::state::{Grant, State};
 use crate::clock::Timestamp;
 
@@ -42,10 +43,10 @@ impl Sandbox {
             (None, Some(person)) => format!("Patient/{}", person.patient_id),
             (None, None) => format!("Patient/{}", grant.patient_id),
         };
-        let fhir_user = if self.personality.traits().relative_fhir_user {
-            own
-        } else {
-            format!("{}/{own}", self.fhir_base_url())
+        let fhir_user = match self.personality.traits().fhir_user {
+            FhirUser::Relative => Some(own),
+            FhirUser::Absolute => Some(format!("{}/{own}", self.fhir_base_url())),
+            FhirUser::Missing => None,
         };
         let name = clinician.as_ref().map(|one| one.display.as_str());
         let now = faults.wall_clock(now);
@@ -58,7 +59,7 @@ impl Sandbox {
             "name": name.or(person.map(|person| person.display.as_str())),
         });
         let has = |wanted: &str| grant.scopes.iter().any(|scope| scope == wanted);
-        if has("fhirUser") || has("profile") {
+        if let Some(fhir_user) = fhir_user.filter(|_| has("fhirUser") || has("profile")) {
             claims["fhirUser"] = json!(fhir_user);
             claims["profile"] = json!(fhir_user);
         }

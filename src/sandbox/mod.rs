@@ -75,6 +75,7 @@ use serde_json::Value;
 use url::Url;
 
 use self::keys::ServerKeys;
+use self::personality::Document;
 use self::population::{Person, Population};
 use self::state::{LogEntry, State};
 use self::urls::{TENANT, Urls};
@@ -360,6 +361,9 @@ impl Sandbox {
         match segments.as_slice() {
             [""] if get => (Kind::Page, self.index_page()),
             ["sandbox.css"] if get => (Kind::Page, pages::stylesheet()),
+            [".well-known", "openid-configuration"] if get => {
+                (Kind::Discovery, self.openid_document(Document::OpenIdAtOrigin))
+            }
             ["jwk"] if get => (Kind::Keys, self.published_keys()),
             ["tokeninfo"] if post => (Kind::Introspect, self.introspect(incoming, now).await),
             ["errors", urn, "instances", instance] if get => (Kind::Page, pages::explanation(urn, instance)),
@@ -408,8 +412,8 @@ impl Sandbox {
         let reply = match rest {
             ["log-in"] if post => self.log_in(incoming, now),
             ["consent"] if post => self.consent(incoming, now),
-            ["personas", "patient", "my-authorizations"] if get => self.grants_page(),
-            ["personas", "patient", "my-authorizations"] if post => self.withdraw(incoming),
+            ["personas", "patient" | "provider", "my-authorizations"] if get => self.grants_page(),
+            ["personas", "patient" | "provider", "my-authorizations"] if post => self.withdraw(incoming),
             ["oidc", "idsps", idsp, ".well-known", "openid-configuration"] if get && *idsp == TENANT => {
                 self.openid_configuration()
             }

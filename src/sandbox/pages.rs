@@ -256,7 +256,7 @@ impl Sandbox {
                 dt { "Behaves like" } dd { (self.personality.name()) }
                 dt { "Control address" } dd { code { (self.control_url()) } }
             }
-            p { a href=(self.urls.manage()) { "What people agreed to" } }
+            p { a href=(self.urls.manage(self.personality.traits().persona)) { "What people agreed to" } }
             h2 { "People" }
             dl {
                 @for person in &self.population.people {
@@ -331,6 +331,6 @@ impl Sandbox {
         if let Some(id) = form.one("grant").and_then(|text| text.parse().ok()) {
             self.state().end_grant(id, "withdrawn by the patient");
         }
-        Reply::redirect(StatusCode::SEE_OTHER, &self.urls.manage())
+        Reply::redirect(StatusCode::SEE_OTHER, &self.urls.manage(self.personality.traits().persona))
     }
 }

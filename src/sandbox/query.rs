@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::personality::Traits;
 use super::population::Resource;
 use super::scope::SEARCHABLE;
 use super::web::Form;
@@ -144,9 +145,17 @@ impl From<&str> for Rejected {
 }
 
 /// Checks the parameters of a search of one type, made with a token for `patient`.
-pub(super) fn check<'q>(resource_type: &str, form: &'q Form, patient: &str) -> Result<Query<'q>, Rejected> {
+pub(super) fn check<'q>(
+    resource_type: &str,
+    form: &'q Form,
+    patient: &str,
+    traits: &Traits,
+) -> Result<Query<'q>, Rejected> {
     let rules = rules(resource_type);
     for (name, _) in form.pairs() {
+        if !traits.strict_searches {
+            break;
+        }
         let common = match name {
             "_id" => true,
             "patient" => !matches!(resource_type, "Patient" | "Provenance"),
@@ -168,8 +177,9 @@ pub(super) fn check<'q>(resource_type: &str, form: &'q Form, patient: &str) -> R
     if id.is_some() && form.pairs().any(|(name, _)| !matches!(name, "_id" | "_revinclude" | "_count")) {
         return Err("_id stands alone".into());
     }
-    if id.is_none() {
-        check_required(resource_type, form, patient)?;
+    let own = traits.finds_own_patient && resource_type == "Patient";
+    if id.is_none() && !own {
+        check_required(resource_type, form, patient, traits.strict_searches)?;
     }
     let with_provenance = match form.one("_revinclude") {
         None => false,
@@ -198,7 +208,7 @@ pub(super) fn check<'q>(resource_type: &str, form: &'q Form, patient: &str) -> R
 }
 
 /// The parameters without which a type's search is refused.
-fn check_required(resource_type: &str, form: &Form, patient: &str) -> Result<(), Rejected> {
+fn check_required(resource_type: &str, form: &Form, patient: &str, strict: bool) -> Result<(), Rejected> {
     if resource_type == "Patient" {
         let enough = ["identifier", "name", "family", "given", "birthdate"];
         return if enough.iter().any(|name| form.one(name).is_some()) {
@@ -212,7 +222,8 @@ fn check_required(resource_type: &str, form: &Form, patient: &str) -> Result<(),
     if resource_type == "Provenance" {
         return form.one("target").map(|_| ()).ok_or_else(|| "_id or target must be provided".into());
     }
-    let named = match (form.one("patient"), form.one("subject")) {
+    let beneficiary = form.one("beneficiary").filter(|_| resource_type == "Coverage");
+    let named = match (form.one("patient").or(beneficiary), form.one("subject")) {
         (Some(one), None) | (None, Some(one)) => one,
         (Some(_), Some(_)) => return Err("patient and subject exclude each other".into()),
         (None, None) => return Err("at least one of _id or patient must be provided".into()),
@@ -221,6 +232,7 @@ fn check_required(resource_type: &str, form: &Form, patient: &str) -> Result<(),
         return Err(Rejected::OtherPatient);
     }
     match resource_type {
+        _ if !strict => Ok(()),
         "CarePlan" if form.one("category").is_none() => Err("category must be provided with patient".into()),
         "RelatedPerson" => match form.one("-relationship-level") {
             Some(
@@ -381,11 +393,16 @@ pub(super) fn last_two(reference: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::Personality;
 
     #[track_caller]
     fn check_query(resource_type: &str, query: &str, allowed: bool) {
         let form = Form::parse(query.as_bytes());
-        assert_eq!(check(resource_type, &form, "1").is_ok(), allowed, "{resource_type}?{query}");
+        assert_eq!(
+            check(resource_type, &form, "1", Personality::CernerPatient.traits()).is_ok(),
+            allowed,
+            "{resource_type}?{query}"
+        );
     }
 
     #[test]

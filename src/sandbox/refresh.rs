@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
 use serde_json::Value;
 
 use super::assertion::Refusal;
 use super::faults::{GraceAnswer, Rotation};
+use super::personality::Traits;
 use super::state::{Grant, GrantId, State, Superseded};
 use super::token::{Granted, Issue};
 use super::web::Form;
@@ -19,6 +19,15 @@ const IDLE_LIMIT: Duration = Duration::from_hours(24 * 90);
 
 const BAD_REFRESH_TOKEN: &str = "oauth2:token:refresh-token:token-invalid";
 
+/// Turns a refusal by the book into this server's own.
+fn in_own_words(traits: &Traits, refusal: Refusal) -> Refusal {
+    if refusal.switched || refusal.error != "invalid_grant" {
+        return refusal;
+    }
+    let (status, error) = traits.dead_refresh_token;
+    Refusal::with_status(status, error, &refusal.urn, refusal.reason)
+}
+
 fn refuse(reason: impl Into<String>) -> Refusal {
     Refusal::new("invalid_grant", BAD_REFRESH_TOKEN, reason)
 }
@@ -26,6 +35,16 @@ fn refuse(reason: impl Into<String>) -> Refusal {
 impl Sandbox {
     /// Decides about a refresh of an authenticated client.
     pub(super) fn refresh(
+        &self,
+        client: &RegisteredClient,
+        form: &Form,
+        now: Timestamp,
+    ) -> Result<Granted, Refusal> {
+        let decided = self.decide_refresh(client, form, now);
+        decided.map_err(|refusal| in_own_words(self.personality.traits(), refusal))
+    }
+
+    fn decide_refresh(
         &self,
         client: &RegisteredClient,
         form: &Form,
@@ -116,8 +135,9 @@ fn refused_by_switch(state: &State, id: GrantId, grant: &Grant, now: Timestamp) 
     let interval = state.faults.refresh_interval_seconds.map(Duration::from_secs);
     let early = interval.is_some_and(|interval| grant.refreshed_at.after(interval) > now);
     if grant.refreshes > 0 && early {
-        let refusal = Refusal::new("temporarily_unavailable", "server-error", "refreshed too soon again");
-        return Err(Refusal { switched: Some(StatusCode::TOO_MANY_REQUESTS), ..refusal });
+        let reason = "refreshed too soon again";
+        let refusal = Refusal::with_status(429, "temporarily_unavailable", "server-error", reason);
+        return Err(Refusal { switched: true, ..refusal });
     }
     Ok(())
 }

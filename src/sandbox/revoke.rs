@@ -19,6 +19,9 @@ impl Sandbox {
         if let Some(reply) = self.revocation_fault(now) {
             return reply.faulty().asked(asked);
         }
+        if !self.revokes() {
+            return pages::not_found().asked(asked);
+        }
         // The endpoint itself may be named as `aud`, but SMART's assertions are for the token URL; both pass.
         let audiences = [self.urls.token(), self.urls.token_without_host(), self.urls.revoke()];
         let named = named_audience(&form);
@@ -66,6 +69,9 @@ impl Sandbox {
 
     /// RFC 7662, for clients that authenticate.
     pub(super) async fn introspect(&self, incoming: &Incoming, now: Timestamp) -> Reply {
+        if !self.personality.traits().introspects {
+            return pages::not_found();
+        }
         let form = incoming.form().unwrap_or_default();
         let own_url = match named_audience(&form) {
             Some(named) if named == self.urls.token() => named,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::personality::{ScopeEcho, Traits};
+use super::personality::{ScopeEcho, ScopeList, Traits};
 use super::{RegisteredClient, SmartVersion};
 
 /// The types a patient may search.
@@ -17,9 +17,15 @@ const COMPANIONS: [&str; 6] =
 const PLAIN: [&str; 7] =
     ["openid", "fhirUser", "profile", "launch", "launch/patient", "offline_access", "online_access"];
 
+/// Types that one vendor has, and has nothing of here.
+const CLAIMS: [&str; 1] = ["ExplanationOfBenefit"];
+
 /// Whether this server knows the resource type at all.
-pub(super) fn knows(resource_type: &str) -> bool {
-    SEARCHABLE.contains(&resource_type) || COMPANIONS.contains(&resource_type)
+pub(super) fn knows(resource_type: &str, traits: &Traits) -> bool {
+    match traits.only_types {
+        Some(only) => only.contains(&resource_type),
+        None => SEARCHABLE.contains(&resource_type) || COMPANIONS.contains(&resource_type),
+    }
 }
 
 /// Read by id, search, or both.
@@ -56,8 +62,20 @@ pub(super) fn parse(scope: &str) -> Option<ResourceScope<'_>> {
     Some(ResourceScope { level, resource_type, permissions, syntax })
 }
 
-/// Every scope this server supports, for `scopes_supported`.
-pub(super) fn supported() -> Vec<String> {
+/// `scopes_supported`, when this server says so.
+pub(super) fn listed(traits: &Traits) -> Option<Vec<String>> {
+    match traits.scope_list {
+        ScopeList::Missing => None,
+        ScopeList::Only(some) => Some(some.iter().map(ToString::to_string).collect()),
+        ScopeList::Everything => {
+            let all = supported().into_iter();
+            Some(all.filter(|scope| !traits.unknown_scopes.contains(&scope.as_str())).collect())
+        }
+    }
+}
+
+/// Every scope a server like this may support.
+fn supported() -> Vec<String> {
     let mut all: Vec<String> = PLAIN.iter().map(ToString::to_string).collect();
     for resource_type in SEARCHABLE.iter().chain(&COMPANIONS) {
         // Organization, Location and Practitioner exist at user level only (Oracle Health).
@@ -82,6 +100,7 @@ pub(super) fn registrable() -> Vec<String> {
         .filter(|scope| {
             PLAIN.contains(&scope.as_str()) || parse(scope).is_some_and(|one| one.syntax == SmartVersion::V1)
         })
+        .chain(CLAIMS.iter().map(|name| format!("patient/{name}.read")))
         .collect()
 }
 
@@ -118,6 +137,9 @@ pub(super) fn trim(asked: &str, client: &RegisteredClient, traits: &Traits) -> V
 }
 
 fn is_allowed(scope: &str, supported: &[String], client: &RegisteredClient, traits: &Traits) -> bool {
+    if traits.unknown_scopes.contains(&scope) {
+        return false;
+    }
     let Some(asked) = parse(scope) else {
         return PLAIN.contains(&scope)
             && client.scopes.iter().any(|registered| registered == scope)
@@ -128,7 +150,7 @@ fn is_allowed(scope: &str, supported: &[String], client: &RegisteredClient, trai
     {
         return false;
     }
-    knows(asked.resource_type)
+    knows(asked.resource_type, traits)
         && client.scopes.iter().filter_map(|registered| parse(registered)).any(|registered| {
             registered.level == asked.level
                 && (registered.resource_type == asked.resource_type || registered.resource_type == "*")
@@ -141,6 +163,18 @@ fn is_allowed(scope: &str, supported: &[String], client: &RegisteredClient, trai
 pub(super) fn echo(granted: &[String], traits: &Traits) -> String {
     match traits.scope_echo {
         ScopeEcho::AsAsked => granted.join(" "),
+        ScopeEcho::Wildcard => {
+            let has_type = |scope: &&String| parse(scope).is_some();
+            let v1 = |scope: &String| parse(scope).is_some_and(|one| one.syntax == SmartVersion::V1);
+            let letters = if granted.iter().any(v1) { "read" } else { "rs" };
+            let has = types(granted);
+            if !SEARCHABLE.iter().all(|name| has.contains(name)) {
+                return granted.join(" ");
+            }
+            let rest = granted.iter().filter(|scope| !has_type(scope)).map(String::as_str);
+            let all = format!("patient/*.{letters}");
+            rest.chain([all.as_str()]).collect::<Vec<_>>().join(" ")
+        }
         ScopeEcho::OneLetterEach => {
             let mut pieces = Vec::new();
             for scope in granted.iter().filter(|scope| *scope != "offline_access") {

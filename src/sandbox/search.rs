@@ -24,7 +24,7 @@ impl Sandbox {
             Err(text) => return bad_request(text),
         };
         let form = Form::parse(plain.as_bytes());
-        let query = match check(resource_type, &form, &access.grant.patient_id) {
+        let query = match check(resource_type, &form, &access.grant.patient_id, self.personality.traits()) {
             Ok(query) => query,
             Err(Rejected::Text(text)) => return bad_request(&text),
             Err(Rejected::OtherPatient) => return forbidden_record(),

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use hyper::{StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::assertion::Refusal;
 use super::authorize::{full_urn, set_correlation_id};
 use super::faults::{ExpiresIn, ExpiresInForm, Faults, TokenEndpointFault};
 use super::id_token::IdTokenFor;
+use super::personality::ErrorStyle;
 use super::state::{AccessTokenEntry, CodeUse, Grant, GrantId};
-use super::urls::TENANT;
 use super::web::{Form, Incoming, Reply};
 use super::{RegisteredClient, Sandbox, scope};
 use crate::clock::Timestamp;
@@ -145,7 +145,11 @@ impl Sandbox {
         form: &Form,
         now: Timestamp,
     ) -> Result<Issue, Refusal> {
-        let refuse = |urn: &str, reason: &str| Refusal::new("invalid_grant", urn, reason);
+        let traits = self.personality.traits();
+        let refuse = |urn: &str, reason: &str| {
+            let (status, error) = traits.dead_code;
+            Refusal::with_status(status, error, urn, reason)
+        };
         let code = form
             .one("code")
             .ok_or_else(|| Refusal::new("invalid_request", "oauth2:token:code:invalid", "no code"))?;
@@ -212,7 +216,8 @@ impl Sandbox {
         }
         let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
         let id_token = has("openid").then_some(IdTokenFor { nonce: known.asked.nonce });
-        let lasting = has("offline_access") || has("online_access");
+        let asked = has("offline_access") || has("online_access");
+        let lasting = asked || (traits.offline_by_registration && client.offline);
         let new_refresh_token = lasting && !state.faults.no_refresh_token;
         Ok(Issue { grant, scopes, id_token, new_refresh_token, replaces: None, switched: false })
     }
@@ -223,8 +228,7 @@ impl Sandbox {
         let mut spoilt = faults.drop_patient || issue.switched;
         let announced = match &faults.expires_in {
             Some(ExpiresIn::Number(number)) => number.as_f64().unwrap_or_default().max(0.0),
-            #[expect(clippy::cast_precision_loss, reason = "seconds of an hour")]
-            Some(ExpiresIn::Form(_)) | None => traits.expires_in as f64,
+            Some(ExpiresIn::Form(_)) | None => traits.expires_in,
         };
         let life = Duration::try_from_secs_f64(announced).unwrap_or_default() + UNSPOKEN_LIFE;
         let access_token = self.random.token::<192>();
@@ -232,14 +236,16 @@ impl Sandbox {
             "access_token": access_token,
             "token_type": "Bearer",
             "scope": scope::echo(&issue.scopes, traits),
-            "need_patient_banner": false,
-            "tenant": TENANT,
         });
+        let more: Map<String, Value> = serde_json::from_str(traits.more_members).unwrap_or_default();
+        for (name, value) in more {
+            answer[name.as_str()] = value;
+        }
         match &faults.expires_in {
-            None => answer["expires_in"] = json!(traits.expires_in),
+            None => answer["expires_in"] = seconds(traits.expires_in),
             Some(ExpiresIn::Number(number)) => answer["expires_in"] = json!(number),
             Some(ExpiresIn::Form(ExpiresInForm::String)) => {
-                answer["expires_in"] = json!(traits.expires_in.to_string());
+                answer["expires_in"] = json!(seconds(traits.expires_in).to_string());
             }
             Some(ExpiresIn::Form(ExpiresInForm::Float)) => answer["expires_in"] = json!(announced + 0.52),
             Some(ExpiresIn::Form(ExpiresInForm::Missing)) => {}
@@ -250,7 +256,7 @@ impl Sandbox {
             drop(state);
             return self.refuse_token(&Refusal::new("server_error", "server-error", "the grant is gone"));
         };
-        if !faults.drop_patient {
+        if traits.names_patient && !faults.drop_patient {
             answer["patient"] = json!(grant.patient_id);
         }
         if let Some(chart) = &grant.chart {
@@ -300,12 +306,7 @@ impl Sandbox {
 
     /// The refusal as Oracle Health writes it: `error_uri`, no `error_description`.
     pub(super) fn refuse_token(&self, refusal: &Refusal) -> Reply {
-        let usual = if refusal.error == "invalid_client" {
-            StatusCode::UNAUTHORIZED
-        } else {
-            StatusCode::BAD_REQUEST
-        };
-        let status = refusal.switched.unwrap_or(usual);
+        let status = refusal.status;
         if status == StatusCode::TOO_MANY_REQUESTS {
             // A limit stands in front of the authorization server, which never sees the request.
             let retry_after = self.state().faults.retry_after_value(self.now());
@@ -314,18 +315,26 @@ impl Sandbox {
         let instance = self.random.uuid();
         let client = refusal.client_id.as_deref().unwrap_or("unknown");
         let mut body = json!({ "error": refusal.error });
-        if self.personality.traits().error_uri_only {
-            body["error_uri"] = json!(self.urls.error(&full_urn(&refusal.urn), &instance, client));
-        } else {
-            body["error_description"] = json!(refusal.reason);
+        match self.personality.traits().error_style {
+            ErrorStyle::Uri => {
+                body["error_uri"] = json!(self.urls.error(&full_urn(&refusal.urn), &instance, client));
+            }
+            ErrorStyle::Description => body["error_description"] = json!(refusal.reason),
+            ErrorStyle::NullDescription => body["error_description"] = Value::Null,
         }
         let mut reply = Reply::json(status, &body).because(format!("{}: {}", refusal.error, refusal.reason));
         set_correlation_id(&mut reply, &instance);
         if status == StatusCode::UNAUTHORIZED {
             reply = reply.with(header::WWW_AUTHENTICATE, "Basic realm=\"sandbox\"");
         }
-        reply.faulty_if(refusal.switched.is_some())
+        reply.faulty_if(refusal.switched)
     }
+}
+
+/// Whole seconds are written as such.
+fn seconds(seconds: f64) -> Value {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    if whole.subsec_nanos() == 0 { json!(whole.as_secs()) } else { json!(seconds) }
 }
 
 /// RFC 7636 section 4.1.

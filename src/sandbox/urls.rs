@@ -3,6 +3,8 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
+use super::personality::Persona;
+
 /// The one tenant of this hospital. Shaped like a UUID, as most tenants are.
 pub(super) const TENANT: &str = "5a0db0c5-1e5a-4d05-9c4a-c0ffee00ba5e";
 
@@ -57,8 +59,8 @@ impl Urls {
         format!("{}/oidc/idsps/{TENANT}/", self.issuer())
     }
 
-    pub(super) fn authorize(&self) -> String {
-        format!("{}/protocols/oauth2/profiles/smart-v1/personas/patient/authorize", self.issuer())
+    pub(super) fn authorize(&self, persona: Persona) -> String {
+        format!("{}/protocols/oauth2/profiles/smart-v1/personas/{}/authorize", self.issuer(), persona.word())
     }
 
     /// The advertised token URL.
@@ -75,8 +77,8 @@ impl Urls {
         format!("{}/revoke", self.token_without_host())
     }
 
-    pub(super) fn manage(&self) -> String {
-        format!("{}/personas/patient/my-authorizations", self.issuer())
+    pub(super) fn manage(&self, persona: Persona) -> String {
+        format!("{}/personas/{}/my-authorizations", self.issuer(), persona.word())
     }
 
     pub(super) fn introspect(&self) -> String {

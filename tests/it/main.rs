@@ -20,4 +20,5 @@ mod storage_keys;
 mod support;
 mod tidy;
 mod troubles;
+mod vendors;
 mod webhooks;

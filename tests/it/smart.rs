@@ -146,6 +146,28 @@ fn every_vendors_document_is_usable() {
         assert_ne!(found.pkce, Some(false), "{path}");
         let set = chosen(&found, profile(vendor).smart_version, vendor);
         assert!(set.contains("openid") && set.resources().count() > 0, "{path}: {set}");
+        // What is usual at the vendor is what its own document allows.
+        assert_ne!(found.accepts_auth(profile(vendor).auth), Some(false), "{path}");
+        let listed = profile(vendor).assertion_algorithms.iter();
+        for algorithm in listed {
+            assert_ne!(found.accepts_assertion_algorithm(*algorithm), Some(false), "{path}: {algorithm:?}");
+        }
+        if profile(vendor).wildcard {
+            assert!(set.contains("patient/*.read"), "{path}: {set}");
+            continue;
+        }
+        let asked = profile(vendor).smart_version;
+        for name in RESOURCE_TYPES {
+            let letters = if asked == SmartVersion::V1 { "read" } else { "rs" };
+            assert!(set.contains(&format!("patient/{name}.{letters}")), "{path}: {name}: {set}");
+        }
+        let listed = found.scopes_supported.as_deref().unwrap_or_default();
+        let has_wildcard = listed.iter().any(|scope| scope.starts_with("patient/*"));
+        if listed.iter().any(|scope| scope.starts_with("patient/")) && !has_wildcard {
+            for scope in set.iter().filter(|scope| scope.resource().is_some()) {
+                assert!(listed.iter().any(|known| known == scope.as_str()), "{path}: {}", scope.as_str());
+            }
+        }
         let cached = serde_json::to_vec(&found).expect("json");
         assert_eq!(serde_json::from_slice::<SmartConfiguration>(&cached).expect("readable"), found);
         for scope in found.scopes_supported.iter().flatten() {

@@ -213,7 +213,7 @@ impl Launcher {
                 .append_pair("code_challenge", &attempt.verifier.challenge())
                 .append_pair("code_challenge_method", "S256")
                 .append_pair("nonce", attempt.nonce.expose());
-            if server.overrides.send_aud.unwrap_or(server.profile.send_aud) {
+            if server.overrides.send_aud.unwrap_or_else(|| server.profile.sends_aud_to(&server.base)) {
                 let audience = launch.as_ref().map_or_else(|| server.base.to_string(), |one| one.iss.clone());
                 query.append_pair("aud", &audience);
             }

@@ -35,7 +35,7 @@ pub fn choose(
         LaunchMode::Ehr { online } => (Some("launch"), online.then_some("online_access")),
         LaunchMode::Standalone => (profile.launch_patient.then_some("launch/patient"), profile.offline_scope),
     };
-    let special = ["openid", "fhirUser"].into_iter().chain(context).chain(lasting);
+    let special = profile.identity_scopes.iter().copied().chain(context).chain(lasting);
     let offer = Offer::read(supported.unwrap_or_default());
     let resources: Vec<Scope> = if profile.wildcard && offer.allows_wildcard() {
         vec![Scope::on("*", Permissions::READ_SEARCH, version)]
@@ -205,7 +205,7 @@ mod tests {
     fn a_server_with_few_types_is_asked_for_those_only() {
         assert_eq!(
             asked(&RESOURCE_TYPES, SmartVersion::V1, None, profile("bluebutton")),
-            "openid fhirUser launch/patient patient/Patient.read patient/Coverage.read patient/ExplanationOfBenefit.read"
+            "openid profile launch/patient patient/Patient.read patient/Coverage.read patient/ExplanationOfBenefit.read"
         );
     }
 }

@@ -36,6 +36,10 @@ pub struct VendorProfile {
     pub send_client_id: bool,
     /// Send `aud` in the authorization request.
     pub send_aud: bool,
+    /// Hosts of this vendor that refuse a request with `aud`.
+    aud_refused_at: &'static [&'static str],
+    /// The scopes that ask who signs in.
+    pub identity_scopes: &'static [&'static str],
     /// Scope syntax of a registration when nothing else is said.
     pub smart_version: SmartVersion,
     /// Ask for `patient/*` instead of naming the types.
@@ -171,11 +175,21 @@ impl VendorProfile {
         notes
     }
 
-    fn has_host(&self, host: &str) -> bool {
-        self.hosts
-            .iter()
-            .any(|known| host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    /// Whether a launch at this base sends `aud`.
+    pub fn sends_aud_to(&self, base: &FhirBaseUrl) -> bool {
+        self.send_aud && !is_among(base.host(), self.aud_refused_at)
     }
+
+    fn has_host(&self, host: &str) -> bool {
+        is_among(host, self.hosts)
+    }
+}
+
+/// Whether a host is one of these, or below one.
+fn is_among(host: &str, hosts: &[&str]) -> bool {
+    hosts
+        .iter()
+        .any(|known| host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
 /// Which profile fits an address: by host, else by a path that one vendor's customers have; `generic` when neither
@@ -237,6 +251,18 @@ mod tests {
         assert_eq!(cerner.issuer, IssuerRule::TenantIdsp);
         assert_eq!(cerner.refresh_idle_limit, Some(Duration::from_hours(90 * 24)));
         assert_eq!(cerner.auth, AuthMethod::PrivateKeyJwt);
+    }
+
+    #[test]
+    fn aud_is_sent_but_where_it_is_refused() {
+        let sends = |vendor: &str, base: &str| {
+            let profile = VendorProfile::named(vendor).expect("a profile");
+            profile.sends_aud_to(&FhirBaseUrl::parse(base).expect("a base"))
+        };
+        assert!(!sends("meditech", "https://greenfield-prod-apis.meditech.com/v2/uscore/STU6"));
+        assert!(sends("meditech", "https://mtrestapis-live01.atchhosp.org/v2/uscore/STU6"));
+        assert!(!sends("va", "https://api.va.gov/services/fhir/v0/r4"));
+        assert!(sends("cerner", "https://fhir-myrecord.cerner.com/r4/x"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) const GENERIC: VendorProfile = VendorProfile {
     audience_is_elsewhere: false,
     send_client_id: true,
     send_aud: true,
+    aud_refused_at: &[],
+    identity_scopes: &["openid", "fhirUser"],
     smart_version: SmartVersion::V2,
     wildcard: false,
     for_clinicians: false,
@@ -88,6 +90,8 @@ pub(super) const ALL: &[VendorProfile] = &[
     VendorProfile {
         name: "athenahealth",
         label: "athenahealth",
+        // No document lists scopes; those of v1 are the ones known to work.
+        smart_version: SmartVersion::V1,
         // The issuer is the Okta server behind their API host.
         issuer: IssuerRule::OtherHost(&["athena.okta.com"]),
         hosts: &["platform.athenahealth.com"],
@@ -97,6 +101,8 @@ pub(super) const ALL: &[VendorProfile] = &[
         name: "eclinicalworks",
         label: "eClinicalWorks (healow)",
         assertion_algorithms: &[Algorithm::Rs384],
+        // Both syntaxes are listed; those of v1 are the ones known to work.
+        smart_version: SmartVersion::V1,
         refresh_idle_limit: Some(Duration::from_hours(90 * 24)),
         refresh: RefreshBehaviour::Rotates,
         hosts: &["healow.com", "eclinicalworks.com"],
@@ -106,8 +112,8 @@ pub(super) const ALL: &[VendorProfile] = &[
         name: "meditech",
         label: "MEDITECH",
         auth: AuthMethod::ClientSecretPost,
-        // Greenfield refuses a request that carries it.
-        send_aud: false,
+        // The vendor's own sandbox; its customers follow the guide.
+        aud_refused_at: &["greenfield-prod-apis.meditech.com"],
         smart_version: SmartVersion::V1,
         hosts: &["meditech.com"],
         path_mark: Some("/v2/uscore/"),
@@ -139,6 +145,7 @@ pub(super) const ALL: &[VendorProfile] = &[
         auth: AuthMethod::ClientSecretBasic,
         audience_is_elsewhere: true,
         send_aud: false,
+        identity_scopes: &["openid", "profile"],
         smart_version: SmartVersion::V1,
         issuer: IssuerRule::OtherHost(&["va.gov", "deptva-eval.okta.com"]),
         hosts: &["va.gov"],
@@ -150,6 +157,7 @@ pub(super) const ALL: &[VendorProfile] = &[
         discovery: &[DiscoveryStep::OpenIdAtOrigin, DiscoveryStep::SmartConfiguration],
         auth: AuthMethod::ClientSecretBasic,
         smart_version: SmartVersion::V1,
+        identity_scopes: &["openid", "profile"],
         // Persistent access belongs to the kind of app, not to a scope.
         offline_scope: None,
         companions: &["ExplanationOfBenefit"],

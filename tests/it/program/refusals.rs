@@ -29,6 +29,7 @@ fn wrong_usage_is_exit_code_2() {
         (&["source", "add", "--name", "x", "--ehr-client", "y", "--url", "u", "--tenant", "t"], "--tenant"),
         (&["sandbox", "--port", "70000"], "70000"),
         (&["sandbox", "--port", "0", "--personality", "friendly"], "friendly"),
+        (&["sandbox", "--port", "0", "--personality", "friendly"], "eclinicalworks"),
         (&["check-config", "--set", "nonsense"], "KEY=VALUE"),
         (&["serve", "--config", "/no/such/file.toml"], "/no/such/file.toml"),
     ] {

@@ -4,32 +4,11 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use chartgate::crypto::{base64url, sha256};
-use chartgate::sandbox::Personality;
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use serde_json::json;
 
-use super::support::{
-    Bench, CLIENT, ORIGIN, REDIRECT_URI, SCOPE, VERIFIER, assert_refused, ids, registered, text,
-};
-
-#[tokio::test]
-async fn personalities_differ_where_real_servers_do() {
-    let bench = Bench::with(Personality::Epic, registered());
-    let tokens = bench.connect().await;
-    assert_eq!(tokens["expires_in"], 3600);
-    assert!(!text(&tokens, "scope").contains("offline_access"), "Epic does not echo it");
-    assert!(tokens["refresh_token"].is_string(), "and gives a refresh token all the same");
-    assert!(text(&tokens, "scope").contains("patient/Patient.r patient/Patient.s"));
-    assert_eq!(bench.id_claims(&tokens).await["iss"], bench.discovery().await["issuer"]);
-
-    let bench = Bench::with(Personality::SmartHealthIt, registered());
-    let tokens = bench.connect().await;
-    let fhir_user = bench.id_claims(&tokens).await["fhirUser"].clone();
-    assert_eq!(fhir_user, format!("Patient/{}", text(&tokens, "patient")));
-    let refused = bench.refresh("unknown").await.json();
-    assert!(refused["error_description"].is_string() && refused.get("error_uri").is_none());
-}
+use super::support::{Bench, CLIENT, ORIGIN, REDIRECT_URI, SCOPE, VERIFIER, assert_refused, ids, text};
 
 #[tokio::test]
 async fn the_log_tells_what_was_asked_and_why_it_failed_without_any_secret() {

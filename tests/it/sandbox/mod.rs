@@ -7,6 +7,7 @@ mod control;
 mod faults;
 mod fhir;
 mod flow;
+mod personalities;
 mod refresh;
 mod refresh_faults;
 mod scopes;

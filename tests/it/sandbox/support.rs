@@ -139,7 +139,12 @@ impl Bench {
     }
 
     pub async fn discovery(&self) -> Value {
-        self.get(&format!("{}/.well-known/smart-configuration", self.hospital.fhir_base_url())).await.json()
+        let url = format!("{}/.well-known/smart-configuration", self.hospital.fhir_base_url());
+        let answer = self.get(&url).await;
+        if answer.status == StatusCode::NOT_FOUND {
+            return self.get("/.well-known/openid-configuration").await.json();
+        }
+        answer.json()
     }
 
     pub async fn token_url(&self) -> String {
