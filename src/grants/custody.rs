@@ -22,6 +22,10 @@ const LEAST_MARGIN: Duration = Duration::from_mins(1);
 /// Some servers throttle more frequent refreshing of one grant; a token that is rejected sooner than this is not the
 /// token's fault.
 pub(super) const LEAST_BETWEEN: Duration = Duration::from_mins(1);
+/// What was received this much later than now was received while the clock was wrong: nothing is known of its age.
+pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_mins(2);
+/// A token that a failed refresh leaves over is handed out until so shortly before its end.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// An access token with what it is good for.
 #[derive(Debug, Clone)]
@@ -94,6 +98,8 @@ struct Failed {
 #[derive(Debug, Clone)]
 pub(super) struct Fresh {
     access: Access,
+    received_at: Timestamp,
+    expires_at: Timestamp,
     good_until: Timestamp,
     /// From here on somebody who needs it for long has it renewed while it still works.
     renew_from: Timestamp,
@@ -151,7 +157,7 @@ impl Grants {
     fn in_memory(&self, connection: ConnectionId, by: RefreshedBy) -> Option<Access> {
         let now = self.0.clock.now();
         let mut known = lock(&self.0.fresh);
-        let found = known.get_mut(&connection).filter(|found| now < found.good_until)?;
+        let found = known.get_mut(&connection).filter(|found| found.is_good(now, found.good_until))?;
         let access = found.access.clone();
         if by == RefreshedBy::Pull && now >= found.renew_from && !found.renewing {
             found.renewing = true;
@@ -174,7 +180,19 @@ impl Grants {
             Freshness::Young => found.renew_from,
             Freshness::New => return None,
         };
-        let usable = self.0.clock.now() < until && wish.rejected.as_ref() != Some(&found.access.token);
+        let usable =
+            found.is_good(self.0.clock.now(), until) && wish.rejected.as_ref() != Some(&found.access.token);
+        usable.then(|| found.access.clone())
+    }
+
+    /// The token in memory, although it is time for another, as long as it works at all: for whoever asked when no other
+    /// was to be had.
+    fn left_over(&self, connection: ConnectionId, wish: &Wish) -> Option<Access> {
+        let known = lock(&self.0.fresh);
+        let found = known.get(&connection)?;
+        let usable = wish.freshness == Freshness::Works
+            && wish.rejected.is_none()
+            && found.is_good(self.0.clock.now(), found.expires_at.before(LAST_MOMENT));
         usable.then(|| found.access.clone())
     }
 
@@ -209,23 +227,41 @@ impl Grants {
             return Ok(access);
         }
         let now = self.0.clock.now();
-        if let Some(last) = lock(&gate.failed).as_ref()
-            && (gate.tries.load(Ordering::Acquire) != began || now < last.not_before)
-        {
-            return Err(last.error.clone());
+        if let Some(last) = lock(&gate.failed).as_ref() {
+            // A clock that was set back must not make a rest of minutes one of months.
+            let rests = now < last.not_before && last.not_before <= now.after(LONGEST_ASKED_REST);
+            if gate.tries.load(Ordering::Acquire) != began || rests {
+                return self.left_over(connection, wish).ok_or_else(|| last.error.clone());
+            }
         }
         let outcome = self.refresh(connection, wish).await;
         gate.tries.fetch_add(1, Ordering::AcqRel);
         let mut failed = lock(&gate.failed);
-        *failed = match &outcome {
-            Err(error @ AccessError::NotNow(failure)) => {
-                let times = failed.as_ref().map_or(0, |last| last.times.saturating_add(1));
-                let not_before = self.0.clock.now().after(rest(failure, times));
-                Some(Failed { error: error.clone(), times, not_before })
+        let times = failed.as_ref().map_or(0, |last| last.times.saturating_add(1));
+        let rest = match &outcome {
+            Err(AccessError::NotNow(failure)) => Some(rest(failure, times)),
+            // Whoever waits must not ask the EHR again for what cannot be kept.
+            Err(AccessError::Store(_)) => Some(FIRST_REST),
+            Err(
+                AccessError::Missing
+                | AccessError::NotActive(_)
+                | AccessError::Suspended { .. }
+                | AccessError::Rejected,
+            )
+            | Ok(_) => None,
+        };
+        *failed = match (&outcome, rest) {
+            (Err(error), Some(rest)) => {
+                Some(Failed { error: error.clone(), times, not_before: self.0.clock.now().after(rest) })
             }
             _ => None,
         };
-        outcome
+        match outcome {
+            Err(error @ (AccessError::NotNow(_) | AccessError::Suspended { .. })) => {
+                self.left_over(connection, wish).ok_or(error)
+            }
+            other => other,
+        }
     }
 
     /// Forgets a gate that nobody else waits at and that has nothing to remember.
@@ -234,6 +270,11 @@ impl Grants {
         let unused = Arc::strong_count(gate) == 2 && lock(&gate.failed).is_none();
         if unused {
             gates.remove(&connection);
+        }
+        if gates.len() >= MOST_GATES {
+            let now = self.0.clock.now();
+            let over = |gate: &Gate| lock(&gate.failed).as_ref().is_none_or(|last| last.not_before <= now);
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1 || !over(gate));
         }
     }
 
@@ -256,13 +297,16 @@ impl Grants {
             source: connection.source,
         };
         let mut known = lock(&self.0.fresh);
-        if known.len() >= MOST_IN_MEMORY {
+        if known.len() >= MOST_IN_MEMORY && !known.contains_key(&connection.id) {
             let now = self.0.clock.now();
-            known.retain(|_, token| now < token.good_until);
+            known.retain(|_, token| token.is_good(now, token.good_until));
         }
-        if known.len() < MOST_IN_MEMORY && self.0.ended.load(Ordering::Acquire) == generation {
+        let room = known.len() < MOST_IN_MEMORY || known.contains_key(&connection.id);
+        if room && self.0.ended.load(Ordering::Acquire) == generation {
             let fresh = Fresh {
                 access: access.clone(),
+                received_at: grant.received_at,
+                expires_at: grant.expires_at,
                 good_until: good_until(grant),
                 renew_from: renew_from(grant),
                 renewing: false,
@@ -273,12 +317,25 @@ impl Grants {
     }
 }
 
+impl Fresh {
+    /// Whether it can be used up to `until`; not when it came from the future, because then nobody knows its age.
+    fn is_good(&self, now: Timestamp, until: Timestamp) -> bool {
+        now < until && self.received_at <= now.after(CLOCK_TOLERANCE)
+    }
+}
+
 /// Tokens in memory at most: 100,000 of 1 KB are 100 MB, and a box that busy has them.
 const MOST_IN_MEMORY: usize = 100_000;
+/// Gates that remember a failure; over this, those whose rest is over are forgotten.
+const MOST_GATES: usize = 10_000;
 
 /// A token is used until shortly before it ends: a fifth of its life, at least a minute, at most half of it. But a grant
-/// is not refreshed more than once a minute, unless its tokens live shorter than that.
+/// is not refreshed more than once a minute, unless its tokens live shorter than that. A token that cannot be replaced is
+/// used to its end.
 pub(super) fn good_until(grant: &Grant) -> Timestamp {
+    if grant.refresh_token.is_none() {
+        return grant.expires_at;
+    }
     let life = grant.life();
     let used = life.saturating_sub((life / 5).max(LEAST_MARGIN).min(life / 2));
     grant.received_at.after(if life > LEAST_BETWEEN { used.max(LEAST_BETWEEN) } else { used })
@@ -286,6 +343,9 @@ pub(super) fn good_until(grant: &Grant) -> Timestamp {
 
 /// From here on the next token is fetched ahead for who will need it.
 pub(super) fn renew_from(grant: &Grant) -> Timestamp {
+    if grant.refresh_token.is_none() {
+        return grant.expires_at;
+    }
     let ahead = grant.received_at.after((grant.life() / 5 * 3).max(LEAST_BETWEEN));
     ahead.min(good_until(grant))
 }
@@ -312,7 +372,7 @@ mod tests {
 
     fn grant_of(seconds: u64) -> Grant {
         let json = format!(
-            r#"{{"access_token":"a","received_at":0,"expires_at":{},"refresh_token":null,"superseded":null,
+            r#"{{"access_token":"a","received_at":0,"expires_at":{},"refresh_token":"r","superseded":null,
             "token_server":{{"endpoint":"https://a.example/t","audience":"x","algorithm":"RS384","send_client_id":true,"revocation":null}}}}"#,
             seconds * 1000
         );

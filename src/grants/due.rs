@@ -42,6 +42,22 @@ pub(super) fn first(reader: &impl Reader, most: usize) -> Result<Vec<(Timestamp,
     Ok(keys.iter().filter_map(|key| parse(key)).collect())
 }
 
+/// Places beyond `horizon`, where no grant can be by its own right: they were taken while the clock was far ahead.
+pub(super) fn beyond(
+    reader: &impl Reader,
+    horizon: Timestamp,
+    most: usize,
+) -> Result<Vec<(Timestamp, ConnectionId)>, StoreError> {
+    let keys = reader.keys(GRANTS_DUE, &Range::of(b"").descending().limit(most))?;
+    Ok(keys.iter().filter_map(|key| parse(key)).filter(|(at, _)| *at > horizon).collect())
+}
+
+/// Gives a grant that cannot be read a place, so that it is looked at again, and holds up nobody.
+pub(super) fn put_aside(change: &mut Change<'_>, connection: ConnectionId, from: Timestamp, to: Timestamp) {
+    clear_place(change, connection, from);
+    change.put(GRANTS_DUE, &key(to, connection), &());
+}
+
 /// A connection's own share of `interval`: the whole of it, less up to a twentieth.
 pub(super) fn spread(interval: Duration, connection: ConnectionId) -> Duration {
     // The last bytes of an id are random.

@@ -4,6 +4,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::events::history::{self, EndedBecause, Entry, Revocation};
 use crate::grants::custody::{Access, AccessError};
 use crate::grants::grant::{self, Grant};
@@ -63,7 +65,11 @@ impl Grants {
             .write(move |change| {
                 let (connection, stored) = read_both(change, id)?;
                 let Some(connection) = connection else { return Ok(None) };
-                let same = stored.as_ref().is_none_or(|stored| stored.refresh_token == refused);
+                // What ran out is ended only when it has: the patient may have connected anew, again without a refresh token.
+                let same = stored.as_ref().is_none_or(|stored| {
+                    let over = ending.why != EndedBecause::RanOut || stored.expires_at <= now;
+                    stored.refresh_token == refused && over
+                });
                 if connection.status == ConnectionStatus::Active && same {
                     keep_refreshes(change, id, stored.as_ref())?;
                     grant::end(change, &announcements, &connection, stored.as_ref(), ending.status, now)?;
@@ -90,6 +96,23 @@ impl Grants {
     /// Ends a connection at the app's wish; says whether the patient had it. Tokens are wiped at once, and given back to
     /// the EHR afterwards where it takes them.
     pub async fn disconnect(&self, patient: PatientKey, id: ConnectionId) -> Result<bool, StoreError> {
+        let grants = self.clone();
+        self.to_the_end(async move { grants.disconnect_now(patient, id).await }).await
+    }
+
+    /// Runs work that must not stop half-way because its caller goes away.
+    pub async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.0.shutdown.spawn(async move {
+            let _ = tell.send(work.await);
+        });
+        told.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn disconnect_now(&self, patient: PatientKey, id: ConnectionId) -> Result<bool, StoreError> {
         let now = self.0.clock.now();
         let announcements = self.0.announcements.clone();
         let ended = self
@@ -134,9 +157,14 @@ impl Grants {
         grant: Grant,
         noted: Option<ConnectionId>,
     ) {
-        let Some((server, registration)) = self.parties(source, ehr_client) else { return };
         let Some(token) = grant.refresh_token else { return };
         let grants = self.clone();
+        let Some((server, registration)) = self.parties(source, ehr_client) else {
+            if let Some(id) = noted {
+                self.0.shutdown.spawn(async move { grants.note_revocation(id, Revocation::Failed).await });
+            }
+            return;
+        };
         self.0.shutdown.spawn(async move {
             let mut waits = REVOKE_AGAIN_AFTER.into_iter();
             let outcome = loop {

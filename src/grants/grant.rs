@@ -136,6 +136,17 @@ pub(super) fn put(change: &mut Change<'_>, connection: ConnectionId, grant: &Gra
     change.put(GRANTS, &connection.to_bytes(), grant);
 }
 
+/// A value that is damaged is as good as none; anything else that goes wrong stays an error.
+pub(super) fn readable<T>(found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match found {
+        Err(StoreError::Damaged(table)) => {
+            tracing::error!(table, "a row of custody cannot be read; the rest goes on without it");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 /// Removes a grant and everything that points at it, as part of a write.
 pub(super) fn remove(change: &mut Change<'_>, connection: ConnectionId, grant: Option<&Grant>) {
     if let Some(grant) = grant {
@@ -159,7 +170,8 @@ pub(super) fn end(
     let ended = Connection { status, updated_at: now, ..connection.clone() };
     ended.put(change);
     // What had ended before is not told twice.
-    if connection.status == ConnectionStatus::Active {
+    // Nor is that of a launch from inside an EHR, which was never told of as a connection.
+    if connection.status == ConnectionStatus::Active && connection.launch_context.is_none() {
         announcements.ended(change, &ended, now)
     } else {
         Ok(())
@@ -174,7 +186,8 @@ pub fn remove_in(
 ) -> Result<Vec<(Connection, Option<Grant>)>, StoreError> {
     let mut removed = Vec::new();
     for connection in Connection::of_patient(change, patient)? {
-        let grant = change.get(GRANTS, &connection.id.to_bytes())?;
+        // What cannot be read any more is erased all the same.
+        let grant = readable(change.get(GRANTS, &connection.id.to_bytes()))?;
         remove(change, connection.id, grant.as_ref());
         change.remove(PULLS_WANTED, &connection.id.to_bytes());
         connection.remove(change);

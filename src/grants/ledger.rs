@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::clock::{Timestamp, as_text, as_text_or_null};
 use crate::events::history::{self, Entry};
-use crate::grants::grant::{GRANTS, Grant, SUSPENDED};
+use crate::grants::grant::{GRANTS, Grant, SUSPENDED, readable};
 use crate::grants::refresh::read_both;
 use crate::grants::{Connection, ConnectionStatus, Grants, Refusals, due};
 use crate::id::{ConnectionId, Id as _, SourceId};
@@ -177,7 +177,7 @@ impl Grants {
             .read(move |view| {
                 let mut rows = Vec::new();
                 for (at, id) in due::first(view, most)? {
-                    rows.push((at, read_both(view, id)?));
+                    rows.extend(readable(read_both(view, id).map(Some))?.map(|both| (at, both)));
                 }
                 Ok::<_, StoreError>(rows)
             })
@@ -195,8 +195,9 @@ impl Grants {
                 let mut rows = Vec::new();
                 for key in view.keys(SUSPENDED, &Range::of(b"").limit(most))? {
                     let connection = key.as_slice().try_into().map(ConnectionId::from_bytes);
-                    let found = connection.ok().map(|id| Connection::find(view, id)).transpose()?.flatten();
-                    rows.push((found, view.get(GRANTS, &key)?));
+                    let found =
+                        connection.ok().map(|id| readable(Connection::find(view, id))).transpose()?.flatten();
+                    rows.push((found, readable(view.get(GRANTS, &key))?));
                 }
                 Ok::<_, StoreError>(rows)
             })

@@ -5,8 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::crypto::base64url;
 use crate::events::history::{self, EndedBecause, Entry};
-use crate::grants::custody::{Access, AccessError, Freshness, LEAST_BETWEEN, Wish, good_until, renew_from};
+use crate::grants::custody::{
+    Access, AccessError, CLOCK_TOLERANCE, Freshness, LEAST_BETWEEN, Wish, good_until, renew_from,
+};
 use crate::grants::ending::Ending;
 use crate::grants::grant::{self, GRANTS, Grant, Refreshed, Refreshes, SUSPENDED};
 use crate::grants::refusals::{Refusals, Verdict, verdict};
@@ -60,21 +63,34 @@ impl Grants {
         let until = match wish.freshness {
             Freshness::Works => good_until(&grant),
             Freshness::Young => renew_from(&grant),
-            Freshness::New => now,
+            Freshness::New => grant.received_at.after(LEAST_BETWEEN.min(grant.life())),
         };
+        // What was received while the clock was ahead has no known age: it is neither taken for fresh nor for too young.
+        let dated = grant.received_at <= now.after(CLOCK_TOLERANCE);
+        let rejected = wish.rejected.as_ref() == Some(&grant.access_token);
         // A grant that is in the store but not in memory is the usual case after a restart.
-        if wish.rejected.as_ref() != Some(&grant.access_token) && now < until {
+        if !rejected && dated && now < until {
             return self.remember_as(&connection, &grant, generation);
         }
-        if wish.rejected.is_some() && now.since(grant.received_at) < LEAST_BETWEEN.min(grant.life()) {
+        if rejected && dated && now.since(grant.received_at) < LEAST_BETWEEN.min(grant.life()) {
             return Err(AccessError::Rejected);
         }
         let Some(refresh_token) = grant.refresh_token.clone() else {
-            return self.run_out(id).await;
+            return match (now < grant.expires_at, rejected) {
+                (true, false) => self.remember_as(&connection, &grant, generation),
+                // Nobody but the token's end ends such a grant.
+                (true, true) => Err(AccessError::Rejected),
+                (false, _) => self.run_out(id).await,
+            };
         };
+        // What the EHR would answer could not be kept, and its old token would be used up.
+        if !self.0.store.is_writable() {
+            return Err(StoreError::Storage("writes have failed; see the log".to_owned()).into());
+        }
         let (server, registration) =
             self.parties(connection.source, connection.ehr_client).ok_or(AccessError::Missing)?;
         let proof = self.0.tokens.proof(&grant.token_server, &registration);
+        let proof = base64url(&self.0.store.vault().digest(&[b"proof", proof.as_bytes()]));
         if let Some(refusals) = grant.refusals.as_ref().filter(|refusals| refusals.holds(&proof, now)) {
             return Err(AccessError::Suspended {
                 code: refusals.code.clone(),
@@ -82,7 +98,7 @@ impl Grants {
             });
         }
         self.step(RefreshStep::Asking, id);
-        let answer = self.ask(&grant, &registration, server.reach, &refresh_token).await;
+        let answer = self.ask(id, &grant, (&registration, server.reach), &refresh_token).await;
         self.step(RefreshStep::Answered, id);
         match answer {
             Ok((tokens, used)) => {
@@ -95,9 +111,9 @@ impl Grants {
     /// The token response, and the refresh token it was given for.
     async fn ask(
         &self,
+        id: ConnectionId,
         grant: &Grant,
-        registration: &Registration,
-        reach: Reach,
+        (registration, reach): (&Registration, Reach),
         refresh_token: &RefreshToken,
     ) -> Result<(TokenResponse, RefreshToken), TokenFailure> {
         let tokens = &self.0.tokens;
@@ -108,7 +124,10 @@ impl Grants {
         // The EHR does not know the token that it gave last and that was never used: a fault or a crash on its side may
         // have undone the exchange. By its own word the grant is over, so one try with the token before risks nothing.
         match &grant.superseded {
-            Some(superseded) if verdict(&failure) == Verdict::Ended => {
+            // But not when the patient has connected anew meanwhile, or when there is no time to keep what would come.
+            Some(superseded)
+                if verdict(&failure) == Verdict::Ended && self.still_holds(id, refresh_token).await =>
+            {
                 match tokens.refresh(&grant.token_server, registration, reach, superseded).await {
                     Ok(answer) => Ok((answer, superseded.clone())),
                     Err(second) if verdict(&second) == Verdict::Nothing => Err(second),
@@ -117,6 +136,13 @@ impl Grants {
             }
             _ => Err(failure),
         }
+    }
+
+    /// Whether the store still holds this refresh token, and there is time to put another in its place.
+    async fn still_holds(&self, id: ConnectionId, refresh_token: &RefreshToken) -> bool {
+        let stored = self.0.store.read(move |view| view.get(GRANTS, &id.to_bytes())).await;
+        let same = |stored: Grant| stored.refresh_token.as_ref() == Some(refresh_token);
+        !self.0.shutdown.is_triggered() && stored.ok().flatten().is_some_and(same)
     }
 
     async fn keep_refreshed(
@@ -176,10 +202,8 @@ impl Grants {
         self.step(RefreshStep::Kept, id);
         match kept {
             Replaced::Yes => self.remember_as(connection, &renewed, generation),
-            Replaced::ByNewer(connection, Some(newer)) => {
-                self.give_back(connection.source, connection.ehr_client, renewed, None);
-                self.remember_as(&connection, &newer, generation)
-            }
+            // The older grant is let lapse: some EHRs revoke all that one patient gave one app, the newer one with it.
+            Replaced::ByNewer(connection, Some(newer)) => self.remember_as(&connection, &newer, generation),
             Replaced::ByNewer(_, None) | Replaced::Ended => {
                 self.give_back(connection.source, connection.ehr_client, renewed, Some(id));
                 Err(AccessError::NotActive(ConnectionStatus::Disconnected))
@@ -277,8 +301,11 @@ fn replace(
     if stored.refusals.is_some() {
         change.remove(SUSPENDED, &id.to_bytes());
     }
-    if stored.refusals.is_some() || stored.due_at.is_none_or(|due| due <= done.at) {
-        due::set(change, id, &mut row, done.at.after(interval));
+    let next = done.at.after(interval);
+    // A place beyond the next one was taken while the clock was ahead, or the interval longer.
+    let misplaced = stored.due_at.is_none_or(|due| due <= done.at || due > next);
+    if stored.refusals.is_some() || misplaced {
+        due::set(change, id, &mut row, next);
     }
     grant::put(change, id, &row);
 }
@@ -308,7 +335,7 @@ impl Words {
         let ours = |code: &str| Self { code: code.to_owned(), correlation_id: None };
         match failure {
             TokenFailure::Refused { error, status } => Self {
-                code: error.oauth_code.clone().unwrap_or_else(|| format!("status_{status}")),
+                code: error.known_code().map_or_else(|| format!("status_{status}"), str::to_owned),
                 correlation_id: error.correlation_id.clone(),
             },
             TokenFailure::NotOAuth { status, .. } => ours(&format!("status_{status}")),

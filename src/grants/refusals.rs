@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::grants::custody::CLOCK_TOLERANCE;
 use crate::smart::TokenFailure;
 
 /// After the first such refusal, the second, and so on, the grant is left alone for so long; the last one repeats.
@@ -20,6 +21,9 @@ const SPACING: [Duration; 5] = [
 ];
 /// It takes this many refusals to end a grant.
 const TRIES: u32 = 6;
+/// Statuses with which an authorization server refuses. Others come from what stands in front of it, whatever the body
+/// says: gateways and web frameworks have an `error` in theirs, too.
+const SPOKEN_WITH: [u16; 4] = [200, 400, 401, 403];
 /// And this long from the first to the last: a weekend, until somebody at the hospital is at work again.
 const LEAST_TIME: Duration = Duration::from_hours(3 * 24);
 /// When the EHR refuses us and not the patient's grant: all its patients would be lost by one mistake at the hospital.
@@ -59,13 +63,13 @@ pub(super) enum Verdict {
 pub(super) fn verdict(failure: &TokenFailure) -> Verdict {
     match failure {
         TokenFailure::Refused { error, status } => {
-            // A refusal that came with 200 is the server's own word too, only badly wrapped.
-            let spoken = matches!(status, 200 | 400);
-            match error.oauth_code.as_deref() {
-                Some("invalid_grant") if spoken => Verdict::Ended,
+            match error.known_code() {
+                _ if !SPOKEN_WITH.contains(status) => Verdict::Nothing,
+                // A refusal that came with 200 is the server's own word too, only badly wrapped.
+                Some("invalid_grant") if matches!(status, 200 | 400) => Verdict::Ended,
                 // The server says itself that it passes.
-                Some("server_error" | "temporarily_unavailable" | "slow_down") => Verdict::Nothing,
-                _ => Verdict::Doubtful,
+                Some("server_error" | "temporarily_unavailable") | None => Verdict::Nothing,
+                Some(_) => Verdict::Doubtful,
             }
         }
         TokenFailure::NotOAuth { .. }
@@ -76,19 +80,21 @@ pub(super) fn verdict(failure: &TokenFailure) -> Verdict {
 }
 
 impl Refusals {
-    /// The refusals after one more. With another proof than the first, counting begins anew: what we changed may have been
-    /// the cause, or the cure.
+    /// The refusals after one more. Counting begins anew with another proof than the first (what we changed may have been the
+    /// cause, or the cure), and when the EHR refuses the grant instead of us, or us instead of the grant.
     pub(super) fn after(earlier: Option<&Self>, failure: &TokenFailure, proof: &str, now: Timestamp) -> Self {
         let (code, status, correlation_id) = match failure {
             TokenFailure::Refused { error, status } => {
-                (error.oauth_code.clone().unwrap_or_default(), *status, error.correlation_id.clone())
+                (error.known_code().unwrap_or_default().to_owned(), *status, error.correlation_id.clone())
             }
             TokenFailure::NotOAuth { status, .. } => (String::new(), *status, None),
             TokenFailure::Unusable(_) | TokenFailure::NoAnswer(_) | TokenFailure::Signing(_) => {
                 (String::new(), 0, None)
             }
         };
-        let earlier = earlier.filter(|earlier| earlier.proof == proof);
+        let same_kind =
+            |earlier: &&Self| is_about_us(&earlier.code, earlier.status) == is_about_us(&code, status);
+        let earlier = earlier.filter(|earlier| earlier.proof == proof).filter(same_kind);
         Self {
             since: earlier.map_or(now, |earlier| earlier.since),
             latest: now,
@@ -108,16 +114,22 @@ impl Refusals {
 
     /// Whether somebody who proves himself with `proof` has to wait: a change of ours is tried at once.
     pub(super) fn holds(&self, proof: &str, now: Timestamp) -> bool {
-        self.proof == proof && now < self.next_try()
+        // What came from the future came while the clock was wrong.
+        self.proof == proof && now < self.next_try() && self.latest <= now.after(CLOCK_TOLERANCE)
     }
 
     /// Whether they have been repeated long enough to be believed.
     pub(super) fn persist(&self) -> bool {
-        let about_us =
-            self.status == 401 || matches!(self.code.as_str(), "invalid_client" | "unauthorized_client");
-        let least = if about_us { LEAST_TIME_FOR_US } else { LEAST_TIME };
+        let least = if is_about_us(&self.code, self.status) { LEAST_TIME_FOR_US } else { LEAST_TIME };
         self.count >= TRIES && self.latest.since(self.since) >= least
     }
+}
+
+/// Whether a refusal is about our registration and not about one patient's grant.
+pub(super) fn is_about_us(code: &str, status: u16) -> bool {
+    let codes =
+        ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "access_denied"];
+    status == 401 || codes.contains(&code)
 }
 
 #[cfg(test)]
@@ -144,6 +156,10 @@ mod tests {
         check("invalid_client", 401, Verdict::Doubtful);
         check("unauthorized_client", 400, Verdict::Doubtful);
         check("temporarily_unavailable", 400, Verdict::Nothing);
+        // What frameworks and gateways write into bodies of their own.
+        check("Not Found", 404, Verdict::Nothing);
+        check("Forbidden", 403, Verdict::Nothing);
+        check("invalid_grant", 404, Verdict::Nothing);
         assert_eq!(verdict(&TokenFailure::NotOAuth { status: 403, retry_after: None }), Verdict::Nothing);
     }
 
@@ -170,6 +186,19 @@ mod tests {
         }
         let (_, time) = refuse_until_believed("invalid_client", 401);
         assert!(time >= LEAST_TIME_FOR_US, "{time:?}");
+    }
+
+    #[test]
+    fn days_of_refusing_us_do_not_count_against_the_grant() {
+        let mut now = Timestamp::from_seconds(1_000_000);
+        let mut refusals = Refusals::after(None, &refused("invalid_client", 401), "us", now);
+        for _ in 0..12 {
+            now = refusals.next_try();
+            refusals = Refusals::after(Some(&refusals), &refused("invalid_client", 401), "us", now);
+        }
+        now = refusals.next_try();
+        let other = Refusals::after(Some(&refusals), &refused("invalid_request", 400), "us", now);
+        assert!(other.count == 1 && other.since == now && !other.persist());
     }
 
     #[test]

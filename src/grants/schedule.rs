@@ -2,7 +2,7 @@
 //! that cannot be refreshed are ended when they run out. It walks the index of what is due, never all grants, so a box
 //! that was off for a day, or whose clock was set, begins with whatever is due by then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
 use crate::events::history::RefreshedBy;
-use crate::grants::custody::{AccessError, Freshness, Wish};
-use crate::grants::grant::{self, GRANTS, Grant};
+use crate::grants::custody::{AccessError, CLOCK_TOLERANCE, Freshness, Wish};
+use crate::grants::grant::{self, GRANTS, Grant, readable};
 use crate::grants::refresh::{first_due, read_both};
+use crate::grants::refusals::is_about_us;
 use crate::grants::{Connection, ConnectionStatus, Grants, due, lock};
 use crate::id::{ConnectionId, Id as _, SourceId};
+use crate::smart::TokenFailure;
 use crate::store::{Reader as _, StoreError};
 
 /// Grants looked at in one go.
@@ -25,6 +27,10 @@ const AT_ONCE: usize = 64;
 const AT_ONCE_AT_A_SOURCE: usize = 16;
 /// A hospital that does not answer is left alone for so long, with all of its grants.
 const REST_OF_A_SOURCE: Duration = Duration::from_mins(5);
+/// No grant is due later than this: tokens live a year at most.
+const HORIZON: Duration = Duration::from_hours(400 * 24);
+/// A grant that cannot be read is looked at again after so long.
+const ASIDE: Duration = Duration::from_hours(24);
 /// After a store error, and when nothing was heard of an earlier time.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
@@ -35,6 +41,8 @@ struct Due {
     id: ConnectionId,
     connection: Option<Connection>,
     grant: Option<Grant>,
+    /// What stands behind the place is damaged.
+    damaged: bool,
 }
 
 /// What is to be done with it.
@@ -44,6 +52,8 @@ enum Task {
     Clear,
     /// It was used meanwhile.
     Move(Timestamp),
+    /// It cannot be read.
+    PutAside,
     /// It ran out and cannot be renewed.
     RunOut,
     /// It is to be used.
@@ -87,7 +97,8 @@ impl Grants {
             tokio::select! {
                 () = shutdown.triggered() => {}
                 () = self.0.due_changed.notified() => {}
-                () = self.0.clock.reached(look) => {}
+                // A clock that was ahead and is set right must not make a wait of minutes one of months.
+                _ = tokio::time::timeout(LOOK_AT_LEAST_EVERY, self.0.clock.reached(look)) => {}
             }
         }
     }
@@ -96,6 +107,10 @@ impl Grants {
     pub async fn attend(&self) -> Result<Option<Timestamp>, StoreError> {
         let resting: Mutex<HashMap<SourceId, Timestamp>> = Mutex::default();
         loop {
+            // What hospitals would answer could not be kept.
+            if !self.0.store.is_writable() {
+                return Err(StoreError::Storage("writes have failed".to_owned()));
+            }
             let now = self.0.clock.now();
             let (batch, next) = self.0.store.read(move |view| read_due(view, now)).await?;
             if batch.is_empty() || self.0.shutdown.is_triggered() {
@@ -112,11 +127,14 @@ impl Grants {
         resting: &Mutex<HashMap<SourceId, Timestamp>>,
     ) -> Result<(), StoreError> {
         let places: Vec<(Timestamp, ConnectionId)> = batch.iter().map(|due| (due.at, due.id)).collect();
-        let mut moves = HashMap::new();
+        let (mut moves, mut aside) = (HashMap::new(), HashSet::new());
         let mut by_source: HashMap<SourceId, Vec<ConnectionId>> = HashMap::new();
         for due in &batch {
             match self.task(due, now) {
                 Task::Clear => {}
+                Task::PutAside => {
+                    aside.insert(due.id);
+                }
                 Task::Move(to) => {
                     moves.insert(due.id, to);
                 }
@@ -130,20 +148,25 @@ impl Grants {
             }
         }
         self.refresh_in_turns(by_source, resting).await?;
-        self.move_on(places, moves, now).await
+        self.move_on(places, moves, aside, now).await
     }
 
     fn task(&self, due: &Due, now: Timestamp) -> Task {
+        if due.damaged {
+            return Task::PutAside;
+        }
         let (Some(connection), Some(grant)) = (&due.connection, &due.grant) else { return Task::Clear };
         if grant.due_at != Some(due.at) || connection.status != ConnectionStatus::Active {
             return Task::Clear;
         }
+        // Of what was received while the clock was ahead nothing is known but that it should be used.
+        let undated = grant.received_at > now.after(CLOCK_TOLERANCE);
         if let Some(refusals) = &grant.refusals {
             let next = refusals.next_try();
-            return if next > now { Task::Move(next) } else { Task::Refresh(connection.source) };
+            return if next > now && !undated { Task::Move(next) } else { Task::Refresh(connection.source) };
         }
         let wanted = first_due(grant, self.keep_alive_of(connection));
-        if wanted > now && grant.failures == 0 {
+        if wanted > now && grant.failures == 0 && !undated {
             return Task::Move(wanted);
         }
         if grant.refresh_token.is_some() { Task::Refresh(connection.source) } else { Task::RunOut }
@@ -179,7 +202,7 @@ impl Grants {
                 }
                 let wish = Wish { by: RefreshedBy::Schedule, rejected: None, freshness: Freshness::New };
                 match self.renewed(id, wish).await {
-                    Err(AccessError::NotNow(failure)) if failure.is_trouble() => {
+                    Err(AccessError::NotNow(failure)) if failure.is_trouble() || refuses_us(&failure) => {
                         lock(resting).insert(source, now.after(REST_OF_A_SOURCE));
                         Ok(())
                     }
@@ -200,6 +223,7 @@ impl Grants {
         &self,
         places: Vec<(Timestamp, ConnectionId)>,
         moves: HashMap<ConnectionId, Timestamp>,
+        aside: HashSet<ConnectionId>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         if self.0.shutdown.is_triggered() {
@@ -209,7 +233,11 @@ impl Grants {
             .store
             .write(move |change| {
                 for (at, id) in places {
-                    let grant = change.get(GRANTS, &id.to_bytes())?;
+                    if aside.contains(&id) {
+                        due::put_aside(change, id, at, now.after(ASIDE));
+                        continue;
+                    }
+                    let grant = readable(change.get(GRANTS, &id.to_bytes()))?;
                     match grant.filter(|grant| grant.due_at == Some(at)) {
                         Some(mut grant) => {
                             let later = now.after(due::spread(REST_OF_A_SOURCE * 2, id));
@@ -230,13 +258,37 @@ fn read_due(
     view: &crate::store::View<'_>,
     now: Timestamp,
 ) -> Result<(Vec<Due>, Option<Timestamp>), StoreError> {
-    let mut batch = Vec::new();
-    for (at, id) in due::first(view, BATCH)? {
-        if at > now {
-            return Ok((batch, Some(at)));
+    let read = |(at, id)| match read_both(view, id) {
+        Ok((connection, grant)) => Ok(Due { at, id, connection, grant, damaged: false }),
+        // One row that cannot be read must not stand before all the others.
+        Err(StoreError::Damaged(table)) => {
+            tracing::error!(table, connection = %id, "a row of custody cannot be read; it is put aside for a day");
+            Ok(Due { at, id, connection: None, grant: None, damaged: true })
         }
-        let (connection, grant) = read_both(view, id)?;
-        batch.push(Due { at, id, connection, grant });
+        Err(other) => Err(other),
+    };
+    let mut batch = Vec::new();
+    for place in due::beyond(view, now.after(HORIZON), BATCH)? {
+        batch.push(read(place)?);
+    }
+    for place in due::first(view, BATCH)? {
+        if place.0 > now {
+            return Ok((batch, Some(place.0)));
+        }
+        batch.push(read(place)?);
     }
     Ok((batch, None))
+}
+
+/// Whether a hospital refuses us and not one patient's grant: then it refuses the next one, too.
+fn refuses_us(failure: &TokenFailure) -> bool {
+    match failure {
+        TokenFailure::Refused { error, status } => {
+            is_about_us(error.known_code().unwrap_or_default(), *status)
+        }
+        TokenFailure::NotOAuth { .. }
+        | TokenFailure::Unusable(_)
+        | TokenFailure::NoAnswer(_)
+        | TokenFailure::Signing(_) => false,
+    }
 }

@@ -50,6 +50,12 @@ impl Records {
 
     /// Erases a patient: records, pulls, grants, connections, events, sessions and the patient, in one transaction.
     pub async fn erase_patient(&self, patient: Patient) -> Result<(), StoreError> {
+        let records = self.clone();
+        // Whoever asked may go away: what is half done is done wholly, and hospitals are told.
+        self.grants.to_the_end(async move { records.erase_now(patient).await }).await
+    }
+
+    async fn erase_now(&self, patient: Patient) -> Result<(), StoreError> {
         let key = patient.key;
         let erased = self
             .store

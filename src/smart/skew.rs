@@ -13,8 +13,9 @@ use crate::outbound::Reply;
 
 /// A difference of this much is a warning: ours or theirs is not set by a time server.
 pub const NOTABLE: Duration = Duration::from_secs(30);
-/// Beyond this a `Date` is a fault of the server, not a clock to follow.
-const MOST: Duration = Duration::from_hours(1);
+/// Beyond this a `Date` is a fault of the server, not a clock to follow. Clocks that are off by whole hours are the commonest
+/// of all: somebody has set them to local time.
+const MOST: Duration = Duration::from_hours(26);
 /// An answer that took longer says too little about when its `Date` was written.
 const LONGEST_WAY: Duration = Duration::from_secs(5);
 /// A box talks to hundreds of hosts.

@@ -25,7 +25,7 @@ use crate::smart::token_response::{
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TokenFailure {
     /// The authorization server itself said no.
-    #[error("the authorization server refused with `{}` (status {status})", error.oauth_code.as_deref().unwrap_or("?"))]
+    #[error("the authorization server refused with `{}` (status {status})", error.known_code().unwrap_or("another code"))]
     Refused {
         /// What it said.
         error: Box<EhrError>,

@@ -125,6 +125,12 @@ pub struct EhrError {
 }
 
 impl EhrError {
+    /// The OAuth code, when it is one that some specification or vendor has; never a text of the server's own making.
+    pub fn known_code(&self) -> Option<&'static str> {
+        let code = self.oauth_code.as_deref()?;
+        OAUTH_DIAGNOSES.iter().map(|(_, line)| line.name).find(|known| *known == code)
+    }
+
     /// From the callback's query or the token endpoint's body.
     pub fn from_oauth(error: &OAuthError) -> Self {
         let uri = error.error_uri.as_deref().and_then(|text| Url::parse(text).ok());

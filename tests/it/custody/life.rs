@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chartgate::control::{self, Command};
+use chartgate::crypto::KeyType;
 use chartgate::events::history::RefreshedBy;
 use chartgate::grants::{AccessError, ConnectionStatus};
 use chartgate::id::ConnectionId;
@@ -350,4 +351,80 @@ async fn the_calendar_tells_what_lapses_next() {
     assert!(text.contains("2027-01-31"), "Oracle Health drops what was not used for 90 days: {text}");
     let soon = control::execute(app.app().parts(), Command::Calendar { days: 5 }).await.expect("a calendar");
     assert_eq!(soon, json!([]));
+}
+
+#[tokio::test]
+async fn access_that_cannot_be_renewed_is_good_to_its_end_whoever_asks() {
+    let app = TestApp::start().await;
+    app.hospital.faults(json!({"no_refresh_token": true})).await;
+    let id = connected(&app).await;
+    let grants = app.app().parts().grants.clone();
+    let token = grants.access(id, RefreshedBy::Pull).await.expect("a token").token;
+    // Where others would be renewed: ahead for a pull, and at four fifths of its life.
+    for seconds in [350, 120, 90] {
+        app.clock.advance(Duration::from_secs(seconds));
+        for by in [RefreshedBy::Pull, RefreshedBy::Proxy] {
+            let access = grants.access(id, by).await.expect("it works for a while yet");
+            assert_eq!(access.token, token);
+        }
+        attend(&app).await;
+        let rejected = grants.renew(id, &token, RefreshedBy::Proxy).await;
+        assert!(
+            matches!(rejected, Err(AccessError::Rejected)),
+            "a 401 is no token endpoint's word: {rejected:?}"
+        );
+    }
+    assert_eq!(app.connection("amy-7").await["status"], "active");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_is_set_right_costs_nothing() {
+    let app = TestApp::start().await;
+    let id = connected(&app).await;
+    let grants = app.app().parts().grants.clone();
+    let mut ahead = grants.access(id, RefreshedBy::Proxy).await.expect("a token").token;
+    for _ in 0..10 {
+        app.clock.advance(DAY * 60);
+        ahead = grants.access(id, RefreshedBy::Proxy).await.expect("a token").token;
+    }
+    app.clock.set_back(DAY * 600);
+    let asked = refreshes(&app).await;
+    let access = grants.access(id, RefreshedBy::Proxy).await.expect("a token");
+    assert_ne!(access.token, ahead, "nobody knows how old that one is");
+    assert_eq!(refreshes(&app).await, asked + 1);
+    let due = ledger(&app, id).await["grant"]["due_at"].as_str().expect("a time").to_owned();
+    assert!(due.as_str() < "2027", "it is due in weeks, not in years: {due}");
+    app.clock.advance(DAY * 26);
+    until("kept alive", || async { refreshes(&app).await == asked + 2 }).await;
+}
+
+#[tokio::test]
+async fn a_hospital_that_fails_at_renewal_does_not_take_away_what_still_works() {
+    let app = TestApp::start().await;
+    let id = connected(&app).await;
+    let grants = app.app().parts().grants.clone();
+    let token = grants.access(id, RefreshedBy::Proxy).await.expect("a token").token;
+    app.hospital.faults(json!({"token_endpoint": "503"})).await;
+    app.clock.advance(Duration::from_secs(500));
+    let access =
+        grants.access(id, RefreshedBy::Proxy).await.expect("the old one, which works for a minute yet");
+    assert_eq!((access.token, refreshes(&app).await), (token, 1));
+    app.clock.advance(Duration::from_secs(66));
+    assert!(grants.access(id, RefreshedBy::Proxy).await.is_err(), "now it has ended");
+}
+
+#[tokio::test]
+async fn an_answer_of_a_gateway_is_not_the_hospitals_word() {
+    let app = TestApp::start().await;
+    let id = connected(&app).await;
+    app.hospital.faults(json!({"suspended": {"*": {"error": "Forbidden", "status": 403}}})).await;
+    for _ in 0..40 {
+        app.clock.advance(Duration::from_hours(12));
+        let refused = app.app().parts().grants.access(id, RefreshedBy::Proxy).await;
+        assert!(matches!(refused, Err(AccessError::NotNow(_))), "{refused:?}");
+    }
+    assert_eq!(app.connection("amy-7").await["status"], "active");
+    app.hospital.well().await;
+    app.clock.advance(Duration::from_hours(1));
+    app.app().parts().grants.access(id, RefreshedBy::Proxy).await.expect("it works again");
 }
