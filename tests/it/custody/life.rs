@@ -185,6 +185,12 @@ async fn a_new_signing_key_is_tried_at_once_on_a_refused_grant() {
         "{suspended:?}"
     );
     assert_eq!(refreshes(&app).await, asked, "it is left alone for hours by now");
+    let keys = &app.app().parts().signing_keys;
+    keys.rotate(&[KeyType::Rsa2048]).await.expect("published");
+    keys.activate(None, true).await.expect("switched");
+    app.hospital.well().await;
+    grants.access(id, RefreshedBy::Proxy).await.expect("tried at once with the new key");
+    assert_eq!(refreshes(&app).await, asked + 1);
 }
 
 #[tokio::test]
