@@ -270,6 +270,23 @@ async fn a_context_ends_after_its_time_with_the_access_that_came_with_it() {
 }
 
 #[tokio::test]
+async fn the_hospital_ends_the_access_and_nobody_is_told_of_a_patient() {
+    let app = TestApp::with(setup()).await;
+    let body = json!({ "url": "https://hooks.example/", "events": ["*"] });
+    let endpoint = app.api("POST", "/webhooks", body).await.ok();
+    let handle = launch(&app, &mut Browser::default(), &app.hospital.users()[0].patient.clone()).await;
+    let connection = connection_of(&app, &handle).await;
+    assert!(app.app().parts().grants.upcoming(50).await.expect("read").is_empty(), "nothing is scheduled");
+    app.hospital.control("POST", "revoke", &json!({})).await;
+    app.clock.advance(Duration::from_hours(1));
+    assert!(app.app().parts().grants.access(connection, RefreshedBy::Proxy).await.is_err());
+    let told = format!("/webhooks/{}/events", endpoint["id"].as_str().expect("an id"));
+    assert_eq!(app.api("GET", &told, Value::Null).await.ok()["data"], json!([]));
+    // Who opened the app, and where, stays known.
+    assert_eq!(context(&app, &handle).await["fhir_user"], "Practitioner/4122601");
+}
+
+#[tokio::test]
 async fn a_restart_on_the_way_and_one_afterwards_lose_nothing() {
     let mut app = TestApp::with(setup()).await;
     let patient = app.hospital.users()[0].patient.clone();
