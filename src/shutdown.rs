@@ -25,6 +25,17 @@ impl Shutdown {
         self.stopping.send_replace(true);
     }
 
+    /// Stops when `other` does.
+    pub fn follow(&self, other: &Self) {
+        let (own, other) = (self.clone(), other.clone());
+        self.spawn(async move {
+            tokio::select! {
+                () = other.triggered() => own.trigger(),
+                () = own.triggered() => {}
+            }
+        });
+    }
+
     /// Whether a stop was asked for.
     pub fn is_triggered(&self) -> bool {
         *self.stopping.borrow()
@@ -94,6 +105,19 @@ mod tests {
         assert_eq!(shutdown.running(), 1);
         shutdown.trigger();
         assert!(shutdown.drained(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn one_that_follows_stops_too_and_does_not_stop_the_other() {
+        let (first, second) = (Shutdown::default(), Shutdown::default());
+        second.follow(&first);
+        first.trigger();
+        second.triggered().await;
+        let third = Shutdown::default();
+        let fourth = Shutdown::default();
+        third.follow(&fourth);
+        third.trigger();
+        assert!(third.drained(Duration::from_secs(5)).await && !fourth.is_triggered());
     }
 
     #[tokio::test(start_paused = true)]

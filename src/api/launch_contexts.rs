@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::api::{Api, ApiRequest, ok};
 use crate::grants::{LaunchContext, LaunchOutcome, Opened};
-use crate::http::{Answer, Problem};
+use crate::http::{Answer, Problem, Route};
 use crate::id::LaunchContextId;
 
 /// `launch_context`: who opened the app in an EHR, and on whose chart. The keys after `created_at` are ours.
@@ -25,11 +25,13 @@ struct WireLaunchContext {
     intent: Option<String>,
     tenant: Option<String>,
     smart_style_url: Option<String>,
+    /// Where the chart can be read live, with the same API key, for as long as the context lives.
+    fhir_proxy_url: Option<String>,
 }
 
 impl WireLaunchContext {
     /// `source_there`: an operator has not removed the source.
-    fn new(context: &LaunchContext, opened: &Opened, source_there: bool) -> Self {
+    fn new(context: &LaunchContext, opened: &Opened, source_there: bool, origin: &str) -> Self {
         let reference = |name: &str, id: &str| format!("{name}/{id}");
         Self {
             id: context.id.to_string(),
@@ -51,6 +53,9 @@ impl WireLaunchContext {
             intent: opened.intent.clone(),
             tenant: opened.tenant.clone(),
             smart_style_url: opened.smart_style_url.clone(),
+            fhir_proxy_url: opened.connection.map(|connection| {
+                format!("{origin}{}", Route::Fhir(connection.to_string(), String::new()).path())
+            }),
         }
     }
 }
@@ -63,5 +68,5 @@ pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answe
     // A launch that failed has no context: its user was told, and the app was not opened.
     let LaunchOutcome::Opened(opened) = &context.outcome else { return Err(missing()) };
     let there = api.directory.source_in(request.caller.environment, context.source).is_some();
-    Ok(ok(&WireLaunchContext::new(&context, opened, there)))
+    Ok(ok(&WireLaunchContext::new(&context, opened, there, api.public_url.origin())))
 }

@@ -12,10 +12,10 @@ use url::Url;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{Demo, SandboxArguments};
-use crate::cli::run::{listen_for_commands, start_log, stop_on_signal};
+use crate::cli::run::{listen_for_commands, raise_open_files, start_log, stop_on_signal};
 use crate::cli::{Failure, init, output};
 use crate::clock::Clock;
-use crate::config::{AuthMethod, Config, Environment, Layers, SmartVersion};
+use crate::config::{AuthMethod, Config, Environment, Layers, PublicUrl, SmartVersion};
 use crate::crypto::Random;
 use crate::directory::{DirectoryError, LaunchTarget, NewEhrClient, NewSource};
 use crate::http::{ConnectPage, Route};
@@ -45,6 +45,10 @@ const HOSPITAL_CHARTS: &str = "Sandbox Hospital (charts)";
 /// Runs the appliance and the sandbox hospital until the process is stopped.
 pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)>) -> Result<(), Failure> {
     start_log("warn", LogFormat::Text)?;
+    // Before the folder is made: a demo that is stopped at once removes it, too.
+    let stop = Shutdown::default();
+    stop_on_signal(&stop);
+    raise_open_files(None);
     let folder = DataFolder::make(arguments.data_dir.as_deref())?;
     let (appliance, hospital) = listen_for_both(arguments.port)?;
     let scheme = if arguments.tls { "https" } else { "http" };
@@ -60,29 +64,23 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
         transport = Transport::Tls(TlsHandle::new(config.map_err(failed)?));
         authority = Some(made.authority_pem);
     }
-    let app = build(&folder, &base_url, authority.as_deref(), environment).await?;
+    let preparing = async {
+        let app = build(&folder, &base_url, authority.as_deref(), environment).await?;
+        let population = population(arguments.patients.as_deref(), arguments.size).await?;
+        let clients = registered_at_the_hospital(&app.parts().config.public_url)?;
+        let fetch = fetch_jwks(app.parts().outbound.clone());
+        let hospital_options = (hospital_origin, population, Personality::CernerPatient, clients);
+        let sandbox = make_sandbox(hospital_options, fetch).await?;
+        register(&app, &sandbox).await?;
+        Ok::<_, Failure>((app, sandbox))
+    };
+    let (app, sandbox) = tokio::select! {
+        () = stop.triggered() => return Ok(()),
+        prepared = preparing => prepared?,
+    };
     let parts = app.parts();
     // Before anything is announced: whoever reads the announcement may stop us at once.
-    stop_on_signal(&parts.shutdown);
-
-    let population = population(arguments.patients.as_deref(), arguments.size).await?;
-    let url = &parts.config.public_url;
-    let jwks_uri = Url::parse(&url.jwks_uri()).map_err(failed)?;
-    let registered = |client_id: &str| RegisteredClient {
-        jwks_uri: Some(jwks_uri.clone()),
-        ..RegisteredClient::new(client_id, url.redirect_uri())
-    };
-    let launch_path = Route::EhrLaunch(CHART_CLIENT.to_owned()).path();
-    let for_charts = RegisteredClient {
-        launch_url: Some(format!("{}{launch_path}", url.origin())),
-        ..registered(CHART_CLIENT_ID)
-    };
-    let clients = vec![registered(CLIENT_ID), for_charts];
-    let fetch = fetch_jwks(parts.outbound.clone());
-    let hospital_options = (hospital_origin, population, Personality::CernerPatient, clients);
-    let sandbox = make_sandbox(hospital_options, fetch).await?;
-
-    register(&app, &sandbox).await?;
+    parts.shutdown.follow(&stop);
     let key = demo_key(&app, &folder).await?;
     listen_for_commands(&app)?;
     let link = first_link(&app).await?;
@@ -101,6 +99,21 @@ pub async fn demo(arguments: Demo, json: bool, environment: Vec<(String, String)
     let serving_hospital = serve_sandbox(sandbox, hospital.listeners, &hospital_shutdown);
     tokio::join!(app.serve(appliance.listeners, transport), serving_hospital);
     Ok(())
+}
+
+/// The appliance as the hospital knows it: an app for patients, and one that is opened in charts.
+fn registered_at_the_hospital(url: &PublicUrl) -> Result<Vec<RegisteredClient>, Failure> {
+    let jwks_uri = Url::parse(&url.jwks_uri()).map_err(failed)?;
+    let registered = |client_id: &str| RegisteredClient {
+        jwks_uri: Some(jwks_uri.clone()),
+        ..RegisteredClient::new(client_id, url.redirect_uri())
+    };
+    let launch_path = Route::EhrLaunch(CHART_CLIENT.to_owned()).path();
+    let for_charts = RegisteredClient {
+        launch_url: Some(format!("{}{launch_path}", url.origin())),
+        ..registered(CHART_CLIENT_ID)
+    };
+    Ok(vec![registered(CLIENT_ID), for_charts])
 }
 
 /// Runs the sandbox hospital alone. Clients are registered at its control address.

@@ -208,6 +208,7 @@ async fn finish_init(layers: Layers, json: bool) -> Result<(), Failure> {
 async fn serve(layers: Layers) -> Result<(), Failure> {
     let config = load(&layers)?;
     start_log(&config.log.filter, config.log.format)?;
+    raise_open_files(Some(config.limits.connections as usize));
     // Certificate and port first: what is wrong with them is said before the store is touched.
     let transport = match &config.listen.public.tls {
         None => Transport::Plain,
@@ -250,6 +251,28 @@ pub fn listen_for_commands(app: &App) -> Result<(), Failure> {
         let path = control::socket_path(&app.parts().config.data_dir);
         Failure::Failed(format!("the control socket `{}` cannot be made: {cause}", path.display()))
     })
+}
+
+/// As many open files as the system lets us have: each connection is one, and the usual soft limit of 1,024 is from
+/// another time. Says so when that is less than the configuration asks for.
+pub fn raise_open_files(connections: Option<usize>) {
+    // What the store, the listeners and calls to hospitals need besides.
+    const OTHERS: u64 = 256;
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => limit,
+        Err(cause) => {
+            tracing::warn!(%cause, "the limit of open files cannot be raised");
+            return;
+        }
+    };
+    let wanted = connections.map_or(0, |count| u64::try_from(count).unwrap_or(u64::MAX)) + OTHERS;
+    if limit < wanted {
+        tracing::warn!(
+            limit,
+            wanted,
+            "fewer open files are allowed than `limits.connections` needs; raise LimitNOFILE of the service"
+        );
+    }
 }
 
 /// SIGTERM, SIGINT: stop in order. A second one is the operating system's business again.

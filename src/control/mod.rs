@@ -5,7 +5,7 @@ mod calendar;
 mod keys;
 mod storage_keys;
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -484,10 +484,7 @@ pub fn socket_path(data_dir: &Path) -> PathBuf {
 /// Listens for commands on the local socket, which only the box's own user may open.
 pub fn listen(app: &App) -> std::io::Result<()> {
     let path = socket_path(&app.parts().config.data_dir);
-    // Whoever holds the store owns the socket: one that is left over belongs to a process that is gone.
-    let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = bind(&path)?;
     let app = app.clone();
     let shutdown = app.parts().shutdown.clone();
     app.parts().shutdown.clone().spawn(async move {
@@ -507,6 +504,22 @@ pub fn listen(app: &App) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&path);
     });
     Ok(())
+}
+
+/// Makes the socket where nobody else can reach it, and moves it into its place when it is closed to others. Whoever holds
+/// the store owns the place: a socket that is left over belongs to a process that is gone.
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    let closed = path.with_extension("new");
+    let _ = std::fs::remove_dir_all(&closed);
+    std::fs::DirBuilder::new().mode(0o700).create(&closed)?;
+    let first = closed.join("s");
+    let bound = UnixListener::bind(&first).and_then(|listener| {
+        std::fs::set_permissions(&first, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&first, path)?;
+        Ok(listener)
+    });
+    let _ = std::fs::remove_dir_all(&closed);
+    bound
 }
 
 async fn converse(app: &App, stream: UnixStream) -> std::io::Result<()> {

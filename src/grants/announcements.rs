@@ -195,13 +195,17 @@ impl Announcements {
         self.outbox.emit(change, fact, |change| ConnectionShape::new(change, connection))
     }
 
-    /// An active connection is over; it already has the status that says why.
+    /// An active connection is over; it already has the status that says why. One of an EHR launch is of no patient, and ends
+    /// with every visit: that is no news.
     pub(super) fn ended(
         &self,
         change: &mut Change<'_>,
         connection: &Connection,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        if connection.launch_context.is_some() {
+            return Ok(());
+        }
         if connection.status == ConnectionStatus::RefreshFailed {
             self.outbox.emit(change, fact(connection, EventKind::TokenRefreshFailed, now), |change| {
                 let mut shape = ConnectionShape::new(change, connection)?;

@@ -403,7 +403,7 @@ enum Kept {
 }
 
 /// Puts a new grant in the place of whatever the connection had.
-pub(super) fn issue(
+fn issue(
     change: &mut Change<'_>,
     id: ConnectionId,
     mut grant: Grant,

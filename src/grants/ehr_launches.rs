@@ -9,8 +9,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::directory::Source;
 use crate::events::Incident;
-use crate::grants::arrivals::issue;
-use crate::grants::grant::Grant;
+use crate::grants::grant::{self, Grant};
 use crate::grants::launch_contexts::{LaunchContext, LaunchOutcome, Opened};
 use crate::grants::{Connection, ConnectionStatus, FailureNote, Grants, lock};
 use crate::id::{EhrClientId, LaunchContextId, SourceId, WorkspaceId};
@@ -173,14 +172,14 @@ impl Grants {
             // Without a chart there is nothing that the access could be used for.
             self.give_back(source, attempt.ehr_client, grant.clone(), None);
         }
-        let grants = self.clone();
         self.0
             .store
             .write(move |change| {
                 context.put(change);
                 if let Some(connection) = &connection {
                     connection.put(change);
-                    issue(change, connection.id, grant, grants.keep_alive_of(connection))?;
+                    // Not in the index of what is due: it is renewed when it is used, and ends with its context.
+                    grant::put(change, connection.id, &grant);
                 }
                 Ok::<_, StoreError>(())
             })

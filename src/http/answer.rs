@@ -97,7 +97,7 @@ impl Answer {
         self
     }
 
-    /// May be shown inside another page: only for pages on which there is nothing to press and nothing to learn.
+    /// May be shown inside another page: only for pages on which nothing can be decided and nothing learned.
     #[must_use]
     pub fn framable(mut self) -> Self {
         self.0.extensions_mut().insert(Framable);
@@ -157,9 +157,11 @@ pub enum HeaderPolicy {
 impl HeaderPolicy {
     fn framable(self) -> &'static str {
         match self {
-            Self::Secure => "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors https:",
+            Self::Secure => {
+                "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; frame-ancestors https:"
+            }
             Self::Loopback => {
-                "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors https: http:"
+                "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; frame-ancestors https: http:"
             }
         }
     }

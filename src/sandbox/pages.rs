@@ -210,7 +210,9 @@ pub(super) fn app(incoming: &Incoming) -> Reply {
         }
         p { a href="/" { "To the hospital" } }
     };
-    page(StatusCode::OK, "A small app", &content)
+    // As real apps, it may stand in a frame of the EHR.
+    let policy = POLICY.replace("frame-ancestors 'none'", "frame-ancestors *");
+    page(StatusCode::OK, "A small app", &content).with(header::CONTENT_SECURITY_POLICY, &policy)
 }
 
 fn in_words(resource_type: &str) -> &str {
@@ -298,7 +300,8 @@ impl Sandbox {
                         option value=(person.patient_id) { (person.display) }
                     }
                 }
-                div.row { button.main type="submit" { "Open " (client) } }
+                div.row { button.main type="submit" { "Open the app" } }
+                p.small { "Registered as " code { (client) } }
             }
         }
     }

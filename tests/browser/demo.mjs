@@ -23,6 +23,8 @@ export class Demo {
     this.firstLink = facts.connect_url;
     this.control = facts.sandbox.control_url;
     this.hospital = facts.sandbox.fhir_base_url;
+    this.charts = facts.sandbox.chart_url;
+    this.patient = facts.sandbox.users[0].patient;
     this.user = facts.sandbox.users[0];
     this.origins = new Set([new URL(this.base).origin, new URL(this.control).origin]);
     this.patients = 0;
@@ -38,6 +40,22 @@ export class Demo {
       body: JSON.stringify(body),
     });
     if (!answer.ok) throw new Error(`no session: ${answer.status} ${await answer.text()}`);
+    return answer.json();
+  }
+
+  /** The address at which an EHR opens the app in a chart. */
+  async openInChart() {
+    const wanted = { client_id: "4d0c5e1a-7b2f-4c7e-9a43-d3300c1a0b01", clinician: "clinician-1" };
+    const answer = await fetch(`${this.control}/launch`, { method: "POST", body: JSON.stringify(wanted) });
+    if (!answer.ok) throw new Error(`no launch: ${await answer.text()}`);
+    return (await answer.json()).url;
+  }
+
+  /** What the app of an EHR launch may know. */
+  async launchContext(handle) {
+    const headers = { authorization: `Bearer ${this.key}` };
+    const answer = await fetch(`${this.base}/launch-contexts/${handle}`, { headers });
+    if (!answer.ok) throw new Error(`no launch context: ${answer.status} ${await answer.text()}`);
     return answer.json();
   }
 

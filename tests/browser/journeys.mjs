@@ -1,5 +1,7 @@
 // The journeys. Each gets an open `Visit` and the `Demo`; its name is a promise.
 
+import { createServer } from "node:http";
+
 const REFERENCE = /\b[0-9A-Z]{4}-[0-9A-Z]{4}\b/;
 
 const parameters = (visit) => Object.fromEntries(new URL(visit.page.url()).searchParams);
@@ -369,6 +371,55 @@ const journeys = [
       const given = parameters(visit);
       visit.check(given.success === "false", `success is ${given.success}`);
       visit.check(given.error === "user_denied", `error is ${given.error}`);
+    },
+  },
+  {
+    name: "a clinician opens an app in a chart",
+    async walk(visit, demo) {
+      await visit.go(demo.charts);
+      await visit.page.getByLabel("In the chart of").selectOption(demo.patient);
+      await visit.page.getByRole("button", { name: "Open the app" }).first().click();
+      await visit.arrive("A small app");
+      const context = await demo.launchContext(parameters(visit).mb_launch);
+      visit.check(context.patient === `Patient/${demo.patient}`, `the chart is ${context.patient}`);
+      visit.check(context.fhir_user.startsWith("Practitioner/"), `opened by ${context.fhir_user}`);
+    },
+  },
+  {
+    name: "a launch that fails tells the clinician what to do",
+    async walk(visit, demo) {
+      await demo.faults({ authorize_error: "server_error" });
+      visit.accept(502);
+      await visit.go(demo.charts);
+      await visit.page.getByRole("button", { name: "Open the app" }).first().click();
+      await visit.arrive("Sandbox Hospital (charts) is not answering");
+      await visit.says("Who needs to act", "Reference");
+      await visit.see("launch-failed", { dark: true });
+    },
+  },
+  {
+    name: "an app that is opened in a frame of the EHR comes to its end there, or says why not",
+    async walk(visit, demo) {
+      // The EHR: a page of another port, once of the same site and once of another.
+      for (const [host, ends] of [["localhost", "A small app"], ["127.0.0.1", "The app cannot be opened inside this page"]]) {
+        const ehr = createServer(async (_, answer) => {
+          answer.setHeader("content-type", "text/html");
+          answer.end(`<!doctype html><title>EHR</title><iframe src="${await demo.openInChart()}"></iframe>`);
+        });
+        await new Promise((ready) => ehr.listen(0, host, ready));
+        const origin = `http://${host}:${ehr.address().port}`;
+        demo.origins.add(origin);
+        visit.accept(400);
+        visit.accept(404);
+        visit.accept("Content Security Policy");
+        try {
+          await visit.go(`${origin}/`);
+          await visit.page.frameLocator("iframe").getByRole("heading", { level: 1, name: ends }).waitFor();
+        } finally {
+          ehr.closeAllConnections();
+          ehr.close();
+        }
+      }
     },
   },
 ];

@@ -21,7 +21,7 @@ const browser = await chromium.launch({
     "--disable-component-update",
     "--disable-sync",
     // Whatever a page asks for, no name but this machine's is looked up.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
   ],
 });
 const shared = await Demo.start(program);

@@ -39,9 +39,9 @@ export class Visit {
     if (!fact) this.problem(text);
   }
 
-  /** A page that is refused with this status is what the next step wants. */
+  /** A page that is refused with this status, or a console message with this text, is what the next step wants. */
   accept(status) {
-    this.accepted.push(`status of ${status}`);
+    this.accepted.push(typeof status === "number" ? `status of ${status}` : status);
   }
 
   watch() {

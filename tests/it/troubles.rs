@@ -187,10 +187,12 @@ async fn every_trouble_has_three_texts_and_one_reference() {
         let text = visible(&shown.text);
         assert_eq!(shown.status, 200, "{faults}: {text}");
         assert!(text.contains(page) && text.contains(who), "{faults}: `{page}`, `{who}` in: {text}");
-        for word in JARGON {
-            assert!(!text.to_lowercase().contains(word), "{faults}: `{word}` in: {text}");
-        }
         let reference = shown.reference();
+        // Its letters are drawn by lot, and now and then spell something.
+        let words = text.replace(&reference, "").to_lowercase();
+        for word in JARGON {
+            assert!(!words.contains(word), "{faults}: `{word}` in: {text}");
+        }
         let command = Command::Incident { reference: reference.clone() };
         let incident =
             execute(app.app().parts(), command).await.unwrap_or_else(|error| panic!("{faults}: {error}"));

@@ -97,6 +97,31 @@ async fn a_clinician_opens_the_app_in_a_chart_and_the_app_learns_who_and_whose()
 }
 
 #[tokio::test]
+async fn the_chart_can_be_read_live_for_as_long_as_the_context_lives_and_no_other_can() {
+    let app = TestApp::with(setup()).await;
+    let (patient, other) = (app.hospital.users()[2].patient.clone(), app.hospital.users()[1].patient.clone());
+    let handle = launch(&app, &mut Browser::default(), &patient).await;
+    let found = context(&app, &handle).await;
+    let proxy = found["fhir_proxy_url"].as_str().expect("an address").to_owned();
+    let path = proxy.strip_prefix(&app.origin).expect("ours").to_owned();
+    let read = app.api("GET", &format!("{path}/Patient/{patient}"), Value::Null).await.ok();
+    assert_eq!(read["id"], patient.as_str());
+    let visit = found["encounter"].as_str().expect("a visit");
+    assert_eq!(app.api("GET", &format!("{path}/{visit}"), Value::Null).await.status, 200);
+    let elsewhere = app.api("GET", &format!("{path}/Patient/{other}"), Value::Null).await;
+    assert!(elsewhere.status >= 400 && !elsewhere.text.contains("birthDate"), "{}", elsewhere.text);
+    let stranger = key_of(&app, "stranger", Environment::Sandbox).await;
+    let refused = app.api_as(&stranger, "GET", &format!("{path}/Patient/{patient}"), Value::Null).await;
+    assert_eq!(refused.status, 404, "{}", refused.text);
+    assert_eq!(app.api("GET", "/patients", Value::Null).await.ok()["data"], json!([]));
+
+    app.clock.advance(Duration::from_hours(8));
+    app.app().parts().grants.erase_old_contexts().await.expect("erased");
+    let late = app.api("GET", &format!("{path}/Patient/{patient}"), Value::Null).await;
+    assert!(matches!(late.status, 401 | 404), "{} {}", late.status, late.text);
+}
+
+#[tokio::test]
 async fn a_patient_opens_the_app_in_the_portal() {
     let app = TestApp::with(setup()).await;
     let user = app.hospital.users()[1].clone();
@@ -242,6 +267,23 @@ async fn a_context_ends_after_its_time_with_the_access_that_came_with_it() {
     // A launch after that is as good as the first.
     let again = launch(&app, &mut Browser::default(), &app.hospital.users()[0].patient.clone()).await;
     context(&app, &again).await;
+}
+
+#[tokio::test]
+async fn the_hospital_ends_the_access_and_nobody_is_told_of_a_patient() {
+    let app = TestApp::with(setup()).await;
+    let body = json!({ "url": "https://hooks.example/", "events": ["*"] });
+    let endpoint = app.api("POST", "/webhooks", body).await.ok();
+    let handle = launch(&app, &mut Browser::default(), &app.hospital.users()[0].patient.clone()).await;
+    let connection = connection_of(&app, &handle).await;
+    assert!(app.app().parts().grants.upcoming(50).await.expect("read").is_empty(), "nothing is scheduled");
+    app.hospital.control("POST", "revoke", &json!({})).await;
+    app.clock.advance(Duration::from_hours(1));
+    assert!(app.app().parts().grants.access(connection, RefreshedBy::Proxy).await.is_err());
+    let told = format!("/webhooks/{}/events", endpoint["id"].as_str().expect("an id"));
+    assert_eq!(app.api("GET", &told, Value::Null).await.ok()["data"], json!([]));
+    // Who opened the app, and where, stays known.
+    assert_eq!(context(&app, &handle).await["fhir_user"], "Practitioner/4122601");
 }
 
 #[tokio::test]

@@ -120,6 +120,41 @@ async fn a_demo_that_cannot_start_leaves_no_folder_behind() {
     assert_eq!(fs::read_dir(temporary.path()).expect("a folder").count(), 0);
 }
 
+#[test]
+fn a_demo_that_is_stopped_at_once_leaves_no_folder_behind() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let there = || fs::read_dir(temporary.path()).expect("a folder").count();
+    let demo = Program::start_in(&temporary, &["demo", "--json", "--port", "0"]);
+    while there() == 0 && !demo.has_ended() {
+        std::thread::yield_now();
+    }
+    let ended = demo.stop();
+    assert_eq!((ended.code, there()), (Some(0), 0), "{ended:?}");
+}
+
+#[test]
+fn serving_takes_as_many_open_files_as_it_may_have() {
+    let place = Place::make();
+    let serving = place.serve_with_open_files(300);
+    serving.says("chartgate is serving");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", serving.id())).expect("limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    let mut words = line.split_whitespace().skip(3);
+    let (soft, hard) = (words.next(), words.next());
+    assert_eq!(soft, hard, "{line}");
+    assert_eq!(soft, Some("300"));
+    assert!(
+        serving.said().contains("LimitNOFILE"),
+        "300 are too few for 10,000 connections: {}",
+        serving.said()
+    );
+    // The place where the control socket was made is gone, and the socket is its owner's only.
+    assert!(!std::path::Path::new(&place.path("data/control.new")).exists());
+    assert_eq!(mode(&place.path("data/control.sock")), 0o600);
+    place.ask(&["source", "list"]).ok();
+    assert_eq!(serving.stop().code, Some(0));
+}
+
 #[tokio::test]
 async fn a_power_cut_right_after_the_patient_came_back_loses_nothing() {
     let (_hospital, document, place, caller) = with_hospital().await;

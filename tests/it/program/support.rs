@@ -177,6 +177,16 @@ impl Program {
         Self { child, out, err }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it is gone already.
+    pub fn has_ended(&self) -> bool {
+        self.out.text.lock().expect("no panic inside").1
+    }
+
     /// The JSON document it prints when it is ready.
     pub fn document(&self) -> Value {
         let whole = |text: &str| serde_json::from_str(text).ok();
@@ -271,6 +281,16 @@ impl Place {
     /// Runs a command with `--json`.
     pub fn ask(&self, arguments: &[&str]) -> Ended {
         self.run(&[arguments, &["--json"]].concat())
+    }
+
+    /// Serves with a low soft limit of open files, and `hard` as the hard one.
+    pub fn serve_with_open_files(&self, hard: u32) -> Program {
+        let program = env!("CARGO_BIN_EXE_chartgate");
+        let script = format!("ulimit -Sn 100; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, program, "serve", "--config", &self.config()]);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Program::spawn(command)
     }
 
     /// Serves, and answers already.
