@@ -134,7 +134,7 @@ fn errors() -> Markup {
 const EXAMPLE: &str = r#"{ "error": {
     "type": "conflict_error",
     "code": "external_id_already_exists",
-    "message": "A patient with this `patient_id` exists already.",
+    "message": "A patient with this id exists already.",
     "param": "patient_id",
     "doc_url": "https://connect.clinic.example/docs#errors",
     "request_id": "5b0f7c1e-2a55-4a0e-9a3e-2a2f0c7f9d10" } }"#;
@@ -240,9 +240,9 @@ mod tests {
             assert!(page.contains(&format!("<code>{}</code>", kind.parts().2)));
         }
         assert!(page.contains("id=\"errors\""), "where every error points to");
-        let outside = page.split(['"', ' ']).filter(|word| word.starts_with("http"));
+        let outside = page.split(['"', ' ']).filter(|word| word.contains("://"));
         for address in outside {
-            assert!(address.starts_with("https://connect.clinic.example"), "{address}");
+            assert!(address.contains("https://connect.clinic.example"), "{address}");
         }
         for target in page.split("href=\"#").skip(1) {
             let id = target.split('"').next().unwrap_or_default();

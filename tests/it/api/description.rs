@@ -53,10 +53,9 @@ fn resolve<'d>(document: &'d Value, part: &'d Value) -> &'d Value {
 /// Asserts that a value fits a schema, and that it has no member that the schema does not name.
 fn fits(document: &Value, schema: &Value, value: &Value, place: &str) {
     let schema = resolve(document, schema);
-    let kinds: Vec<&str> = match &schema["type"] {
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
-        kind => kind.as_str().into_iter().collect(),
-    };
+    let alone = schema["type"].as_str().into_iter();
+    let among = schema["type"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let kinds: Vec<&str> = alone.chain(among).collect();
     let kind = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -215,6 +214,24 @@ async fn every_operation_refuses_as_it_is_described() {
         assert_eq!(page.status, 429, "{}", row.id);
         conforms(&document, row, &page);
     }
+}
+
+#[tokio::test]
+async fn a_launch_context_is_as_it_is_described() {
+    let app = TestApp::with(crate::ehr_launch::setup()).await;
+    let document = document(&app).await;
+    let patient = app.hospital.users()[2].patient.clone();
+    let handle = crate::ehr_launch::launch(&app, &mut Browser::default(), &patient).await;
+    let path = format!("/launch-contexts/{handle}");
+    let page = raw(&app, "GET", &path, "").await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    conforms(&document, row(Operation::RetrieveLaunchContext), &page);
+    let authorization = format!("Bearer {}", app.key);
+    let tag = page.header("etag").expect("a tag");
+    let headers = [("authorization", authorization.as_str()), ("if-none-match", tag)];
+    let page = send("GET", &format!("{}{path}", app.origin), &headers, "").await;
+    assert_eq!(page.status, 304);
+    conforms(&document, row(Operation::RetrieveLaunchContext), &page);
 }
 
 #[tokio::test]
