@@ -86,7 +86,8 @@ fn operation(row: &Row) -> Json {
     for (status, answer) in more {
         responses.insert(status.to_owned(), answer);
     }
-    for status in statuses(keyed, &refused) {
+    let refusals = if matches!(answered, Answered::Fhir) { Vec::new() } else { statuses(keyed, &refused) };
+    for status in refusals {
         responses.insert(status.as_str().to_owned(), reference("responses", &refusal_name(status)));
     }
     let mut operation = json!({
@@ -143,6 +144,13 @@ fn success(answered: &Answered, keyed: bool) -> (Json, Vec<(&'static str, Json)>
             let content = || media("application/json", reference("schemas", "Health"));
             let broken = answer("The store takes no more writes; an operator must act.", &headers, content());
             (answer("It works.", &headers, content()), vec![("503", broken)])
+        }
+        Answered::Fhir => {
+            let content = || media("application/fhir+json", reference("schemas", "FhirResource"));
+            let about = "Not read: an OperationOutcome says why, the hospital's own or ours.";
+            let refused = answer(about, &headers, content());
+            let found = answer("As the hospital has it: a resource, or a Bundle.", &headers, content());
+            (found, vec![("default", refused)])
         }
         Answered::Lines => {
             let content = json!({

@@ -31,6 +31,8 @@ pub(super) enum Answered {
     Health,
     /// Lines of JSON.
     Lines,
+    /// What a FHIR server says.
+    Fhir,
 }
 
 fn described(tag: &'static str, summary: &'static str, about: &'static str, answered: Answered) -> Described {
@@ -208,7 +210,23 @@ pub(super) fn describe(operation: Operation) -> Described {
             Answered::Object("LaunchContext"),
         )
         .path("id", "The value of `mb_launch`, a UUID."),
+        Operation::ReadLive => live(
+            "Read live",
+            "Reads at the hospital as it is there now: `Patient/12`, or a search such as `Observation` with its query. \
+             Links and references lead back here. Errors are OperationOutcomes.",
+        ),
+        Operation::SearchLive => live(
+            "Search live",
+            "A search whose parameters are in the body, as `application/x-www-form-urlencoded`: the path is \
+             `{type}/_search`.",
+        ),
     }
+}
+
+fn live(summary: &'static str, about: &'static str) -> Described {
+    described("Records", summary, about, Answered::Fhir)
+        .path("connection_id", "The connection, `conn_…`.")
+        .path("path", "What is read, as FHIR R4 has it; it may hold slashes.")
 }
 
 fn records(summary: &'static str, about: &'static str, answered: Answered) -> Described {

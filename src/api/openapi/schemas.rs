@@ -168,6 +168,11 @@ pub(super) fn all() -> Json {
                                 `urn:medblocks:patient-id`.",
             },
         })),
+        "FhirResource": {
+            "type": "object", "required": ["resourceType"],
+            "properties": { "resourceType": text() },
+            "description": "Any FHIR R4 resource.",
+        },
         "PatientRecords": whole(&json!({
             "resource_type": named("list"),
             "patient_id": text(),

@@ -13,7 +13,8 @@ use crate::support::{Page, TestApp, send};
 
 /// Every operation that needs a key, with something in the place of its path's parameters.
 fn behind_a_key() -> impl Iterator<Item = (&'static str, String)> {
-    let keyed = OPERATIONS.iter().filter(|row| row.scope.is_some());
+    // The live proxy speaks FHIR, refusals included; its own tests read those.
+    let keyed = OPERATIONS.iter().filter(|row| row.scope.is_some() && !row.path.starts_with("/fhir/"));
     keyed.map(|row| {
         let parts = row.path.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
         (row.method.as_str(), parts.collect::<Vec<_>>().join("/"))
