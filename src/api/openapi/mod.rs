@@ -39,6 +39,7 @@ pub fn description(origin: &str) -> Json {
             { "name": "Patient sessions", "description": "One browser journey of one patient to their hospitals." },
             { "name": "Connections", "description": "The catalogue of FHIR sources that patients can connect." },
             { "name": "Records", "description": "Health records, as the source has them." },
+            { "name": "Webhooks", "description": "Who is told what happened, and what was delivered." },
             { "name": "EHR launch", "description": "Apps that are opened from inside an EHR." },
             { "name": "Service", "description": "Whether it works." },
         ],

@@ -72,6 +72,11 @@ impl Described {
         self
     }
 
+    fn optional_body(mut self, schema: &'static str) -> Self {
+        self.body = Some((schema, false));
+        self
+    }
+
     fn refuses(mut self, kinds: &[ProblemKind]) -> Self {
         self.refused.extend(kinds);
         self
@@ -79,6 +84,7 @@ impl Described {
 }
 
 pub(super) fn describe(operation: Operation) -> Described {
+    const ENDPOINT: &str = "`wh_…`";
     const PATIENT: &str = "Your id of the patient, percent-encoded as one segment: `a/b` is `a%2Fb`.";
     let text = json!({ "type": "string" });
     match operation {
@@ -210,6 +216,79 @@ pub(super) fn describe(operation: Operation) -> Described {
             Answered::Object("LaunchContext"),
         )
         .path("id", "The value of `mb_launch`, a UUID."),
+        Operation::CreateWebhook => described(
+            "Webhooks",
+            "Create a webhook endpoint",
+            "Events are POSTed to `url`, signed with the `secret`, which is shown here and never again.",
+            Answered::Created("WebhookEndpointWithSecret"),
+        )
+        .body("NewWebhookEndpoint")
+        .refuses(&[ProblemKind::Conflict]),
+        Operation::ListWebhooks => {
+            let states = json!({ "type": "string", "enum": ["active", "disabled"] });
+            let about = "Webhook endpoints, newest first.";
+            described("Webhooks", "List webhook endpoints", about, Answered::Json("WebhookEndpointList"))
+                .pages()
+                .query("status", &states, "Only endpoints in this state.")
+        }
+        Operation::GetWebhook => described(
+            "Webhooks",
+            "Retrieve a webhook endpoint",
+            "An endpoint, without its secret.",
+            Answered::Object("WebhookEndpoint"),
+        )
+        .path("id", ENDPOINT),
+        Operation::UpdateWebhook => described(
+            "Webhooks",
+            "Change a webhook endpoint",
+            "What is left out stays as it is; `metadata` is replaced as a whole. `status` pauses and resumes.",
+            Answered::Json("WebhookEndpoint"),
+        )
+        .path("id", ENDPOINT)
+        .optional_body("WebhookEndpointChange"),
+        Operation::DeleteWebhook => described(
+            "Webhooks",
+            "Delete a webhook endpoint",
+            "The endpoint and its events go.",
+            Answered::Json("DeletedWebhookEndpoint"),
+        )
+        .path("id", ENDPOINT),
+        Operation::RotateWebhookSecret => described(
+            "Webhooks",
+            "Make a new signing secret",
+            "The new secret is shown here and never again.",
+            Answered::Json("WebhookEndpointWithSecret"),
+        )
+        .path("id", ENDPOINT),
+        Operation::ListWebhookEvents => {
+            let about = "What was and will be delivered to an endpoint, newest first.";
+            described("Webhooks", "List an endpoint's events", about, Answered::Json("EventList"))
+                .path("id", ENDPOINT)
+                .pages()
+                .query(
+                    "delivered",
+                    &json!({ "type": "string", "enum": ["true", "false"] }),
+                    "Only delivered events, or only those pending and failed.",
+                )
+        }
+        Operation::RedeliverWebhookEvent => described(
+            "Webhooks",
+            "Deliver an event again",
+            "The same event id with a new signature, at most once a minute for each event. The answer is the state after \
+             the attempt.",
+            Answered::Json("Event"),
+        )
+        .path("id", "`evt_…`")
+        .refuses(&[ProblemKind::Conflict]),
+        Operation::ListAuthEvents => described(
+            "Patients",
+            "List what happened to a patient's connections",
+            "Attempts, consents, exchanges, refreshes and endings, newest first, as staff see them.",
+            Answered::Json("AuthEventList"),
+        )
+        .path("id", PATIENT)
+        .pages()
+        .query("connection", &text, "Only this connection, `conn_…`."),
         Operation::ReadLive => live(
             "Read live",
             "Reads at the hospital as it is there now: `Patient/12`, or a search such as `Observation` with its query. \

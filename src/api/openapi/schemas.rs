@@ -103,7 +103,7 @@ pub(super) fn all() -> Json {
     let known = FAILURES.map(|code| format!("`{}`", code.as_str())).join(", ");
     let about = format!("Why it failed: {known}; more may be added.");
     let failure = nullable(json!({ "type": "string", "description": about }));
-    json!({
+    let mut all = json!({
         "Health": whole(&json!({ "ok": { "type": "boolean" }, "server_time": time() })),
         "Error": error(),
         "Patient": whole(&patient),
@@ -208,6 +208,90 @@ pub(super) fn all() -> Json {
             "tenant": nullable(text()),
             "smart_style_url": nullable(text()),
         })),
+    });
+    if let (Some(all), Json::Object(more)) = (all.as_object_mut(), webhooks(&metadata)) {
+        all.extend(more);
+    }
+    all
+}
+
+/// Endpoints, their events, and what happened to connections.
+fn webhooks(metadata: &Json) -> Json {
+    let kinds = json!({
+        "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 },
+        "description": "`*` for all of the contract, or some of `patient_session.completed`, \
+                        `connection.token_refresh_failed`, `records.sync.completed` and `records.sync.failed`.",
+    });
+    let url = json!({
+        "type": "string", "format": "uri", "maxLength": 2048,
+        "description": "https; in a sandbox workspace also http://localhost.",
+    });
+    let description = json!({ "type": "string", "maxLength": 500 });
+    let bounded =
+        json!({ "type": "object", "maxProperties": 50, "description": "Up to 50 members of your own." });
+    let status = json!({ "type": "string", "enum": ["active", "disabled"] });
+    let endpoint = json!({
+        "id": id("wh_"),
+        "resource_type": named("webhook_endpoint"),
+        "url": text(),
+        "events": list_of(&text()),
+        "status": status,
+        "description": nullable(text()),
+        "metadata": metadata,
+        "api_version": text(),
+        "created_at": time(),
+        "updated_at": time(),
+    });
+    let mut with_secret = endpoint.clone();
+    with_secret["secret"] =
+        json!({ "type": "string", "description": "`whsec_…`; the whole text is the key." });
+    let object = json!({ "type": "object", "description": "What the event is about." });
+    json!({
+        "WebhookEndpoint": whole(&endpoint),
+        "WebhookEndpointWithSecret": whole(&with_secret),
+        "WebhookEndpointList": page_of("WebhookEndpoint"),
+        "NewWebhookEndpoint": {
+            "type": "object", "required": ["url", "events"],
+            "properties": { "url": url, "events": kinds, "description": description, "metadata": bounded },
+        },
+        "WebhookEndpointChange": {
+            "type": "object",
+            "properties": {
+                "url": url, "events": kinds, "description": nullable(description.clone()), "metadata": bounded,
+                "status": status,
+            },
+        },
+        "DeletedWebhookEndpoint": tombstone(&id("wh_"), "webhook_endpoint", "deleted"),
+        "Event": whole(&json!({
+            "id": id("evt_"),
+            "resource_type": named("event"),
+            "webhook_endpoint_id": id("wh_"),
+            "type": text(),
+            "data": whole(&json!({ "object": object })),
+            "api_version": text(),
+            "attempts": { "type": "integer", "minimum": 0 },
+            "next_attempt_at": nullable(time()),
+            "delivered_at": nullable(time()),
+            "last_status_code": nullable(json!({ "type": "integer" })),
+            "last_response_body": nullable(text()),
+            "last_redelivered_at": nullable(time()),
+            "created_at": time(),
+        })),
+        "EventList": page_of("Event"),
+        "AuthEvent": whole(&json!({
+            "resource_type": named("auth_event"),
+            "connection": id("conn_"),
+            "source": id("fhirsrc_"),
+            "source_name": nullable(text()),
+            "event": text(),
+            "at": time(),
+            "code": nullable(text()),
+            "correlation_id": nullable(text()),
+            "description": nullable(text()),
+            "reference": nullable(json!({ "type": "string", "description": "For `chartgate incident`." })),
+            "details": { "type": "object" },
+        })),
+        "AuthEventList": page_of("AuthEvent"),
     })
 }
 
