@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 
-use crate::api::{Api, ApiLimits, ApiRequest, Guarded, Operation, Query};
+use crate::api::{self, Api, ApiLimits, ApiRequest, Guarded, Operation, Query};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
@@ -38,9 +38,12 @@ use crate::store::{DataKeyRotation, Store, StoreError};
 use crate::web::assets;
 use crate::web::connect::handlers::{Connect, PageRequest, PageTrouble};
 use crate::web::connect::words::Trouble;
+use crate::web::docs::docs_page;
 use crate::web::home::{HomePage, home_page};
 use crate::workspaces::{ApiKeys, Caller, Patients, Sessions, Workspaces};
 
+/// How long caches may keep the description of the API, in seconds: it changes with the program only.
+const DOCS_LIFE: u32 = 300;
 /// Pages name their assets with a digest in the query, so an asset never changes under its address.
 const ASSET_LIFE: u32 = 31_536_000;
 
@@ -132,6 +135,9 @@ pub struct Parts {
     pub shutdown: Shutdown,
     api: Api,
     connect: Connect,
+    /// The description of the API, made once: for programs, and the page for people.
+    openapi: Bytes,
+    docs: Bytes,
 }
 
 impl App {
@@ -250,6 +256,9 @@ impl App {
             public_url: config.public_url.clone(),
             clinic: config.clinic_name.clone(),
         };
+        let description = api::description(config.public_url.origin());
+        let openapi = Bytes::from(description.to_string());
+        let docs = Bytes::from(docs_page(&description, &Route::OpenApi.path()).into_string());
         let parts = Parts {
             config,
             store,
@@ -271,6 +280,8 @@ impl App {
             shutdown,
             api,
             connect,
+            openapi,
+            docs,
         };
         parts.apply_config().await?;
         Ok(Self(Arc::new(parts)))
@@ -492,43 +503,48 @@ impl App {
             headers: head.headers,
             body,
         };
-        let answered =
-            match route {
-                Route::Home => Ok(self.home()),
-                Route::Health => Ok(parts.api.health()),
-                Route::Jwks => Ok(Answer::new(StatusCode::OK, "application/json", parts.signing_keys.jwks())
-                    .cached(JWKS_LIFE)),
-                Route::Asset(name) => asset(&name, &request.headers),
-                // Its address holds a code.
-                Route::Callback => {
-                    let answered = parts.connect.callback(&request).await;
-                    return answered.unwrap_or_else(|trouble| self.trouble(trouble)).without_referrer();
-                }
-                // Its address holds the launch value.
-                Route::EhrLaunch(client) => {
-                    let answered = parts.connect.ehr_launch(&client, &request).await;
-                    return answered.unwrap_or_else(|trouble| self.trouble(trouble)).without_referrer();
-                }
-                Route::Connect(token, page) => parts.connect.handle(token, page, &request).await,
-                Route::Patients
-                | Route::Patient(_)
-                | Route::PatientConnection(..)
-                | Route::SessionsOfPatient(_)
-                | Route::Records(_)
-                | Route::RecordsExport(_)
-                | Route::Sources
-                | Route::Source(_)
-                | Route::Sessions
-                | Route::Session(_)
-                | Route::LaunchContext(_)
-                | Route::Fhir(..)
-                | Route::AuthEvents(_)
-                | Route::Webhooks
-                | Route::Webhook(_)
-                | Route::WebhookSecret(_)
-                | Route::WebhookEvents(_)
-                | Route::Redeliver(_) => Err(Trouble::NotFound.into()),
-            };
+        let answered = match route {
+            Route::Home => Ok(self.home()),
+            Route::Health => Ok(parts.api.health()),
+            Route::OpenApi => {
+                Ok(Answer::new(StatusCode::OK, "application/json", parts.openapi.clone()).cached(DOCS_LIFE))
+            }
+            Route::Docs => Ok(Answer::page(StatusCode::OK, parts.docs.clone()).cached(DOCS_LIFE)),
+            Route::Jwks => {
+                Ok(Answer::new(StatusCode::OK, "application/json", parts.signing_keys.jwks())
+                    .cached(JWKS_LIFE))
+            }
+            Route::Asset(name) => asset(&name, &request.headers),
+            // Its address holds a code.
+            Route::Callback => {
+                let answered = parts.connect.callback(&request).await;
+                return answered.unwrap_or_else(|trouble| self.trouble(trouble)).without_referrer();
+            }
+            // Its address holds the launch value.
+            Route::EhrLaunch(client) => {
+                let answered = parts.connect.ehr_launch(&client, &request).await;
+                return answered.unwrap_or_else(|trouble| self.trouble(trouble)).without_referrer();
+            }
+            Route::Connect(token, page) => parts.connect.handle(token, page, &request).await,
+            Route::Patients
+            | Route::Patient(_)
+            | Route::PatientConnection(..)
+            | Route::SessionsOfPatient(_)
+            | Route::Records(_)
+            | Route::RecordsExport(_)
+            | Route::Sources
+            | Route::Source(_)
+            | Route::Sessions
+            | Route::Session(_)
+            | Route::LaunchContext(_)
+            | Route::AuthEvents(_)
+            | Route::Webhooks
+            | Route::Webhook(_)
+            | Route::WebhookSecret(_)
+            | Route::WebhookEvents(_)
+            | Route::Redeliver(_)
+            | Route::Fhir(..) => Err(Trouble::NotFound.into()),
+        };
         answered.unwrap_or_else(|trouble| self.trouble(trouble))
     }
 
@@ -541,7 +557,7 @@ impl App {
     }
 
     fn doc_url(&self) -> String {
-        format!("{}/", self.parts().config.public_url.origin())
+        format!("{}{}#errors", self.parts().config.public_url.origin(), Route::Docs.path())
     }
 
     fn home(&self) -> Answer {
@@ -550,7 +566,7 @@ impl App {
             public_url: url.origin().to_owned(),
             version: None,
             admin: None,
-            docs: None,
+            docs: Some(Route::Docs.path()),
             health: Route::Health.path(),
             jwks_uri: url.jwks_uri(),
             redirect_uri: url.redirect_uri(),

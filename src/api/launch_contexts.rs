@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::api::{Api, ApiRequest, ok};
+use crate::api::etag::object;
+use crate::api::{Api, ApiRequest};
 use crate::grants::{LaunchContext, LaunchOutcome, Opened};
 use crate::http::{Answer, Problem, Route};
 use crate::id::LaunchContextId;
@@ -68,5 +69,5 @@ pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answe
     // A launch that failed has no context: its user was told, and the app was not opened.
     let LaunchOutcome::Opened(opened) = &context.outcome else { return Err(missing()) };
     let there = api.directory.source_in(request.caller.environment, context.source).is_some();
-    Ok(ok(&WireLaunchContext::new(&context, opened, there, api.public_url.origin())))
+    Ok(object(request, &WireLaunchContext::new(&context, opened, there, api.public_url.origin())))
 }

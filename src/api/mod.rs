@@ -11,6 +11,7 @@ mod guard;
 mod idempotency;
 mod input;
 mod launch_contexts;
+mod openapi;
 mod operation;
 mod patients;
 mod records;
@@ -38,7 +39,8 @@ use crate::workspaces::{ApiKeys, Caller, Patients, Sessions};
 
 pub use guard::{ApiLimits, Guarded};
 pub use input::Query;
-pub use operation::{OPERATIONS, Operation};
+pub use openapi::description;
+pub use operation::{OPERATIONS, Operation, Row};
 pub use wire::API_VERSION;
 
 /// What the handlers use.
@@ -117,6 +119,8 @@ impl Api {
             (
                 Route::Home
                 | Route::Health
+                | Route::OpenApi
+                | Route::Docs
                 | Route::Asset(_)
                 | Route::Jwks
                 | Route::Callback

@@ -228,6 +228,8 @@ impl Operation {
             Route::Redeliver(_) => Some(Self::RedeliverWebhookEvent),
             Route::AuthEvents(_) => Some(Self::ListAuthEvents),
             Route::Home
+            | Route::OpenApi
+            | Route::Docs
             | Route::Asset(_)
             | Route::Jwks
             | Route::Callback

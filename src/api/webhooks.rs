@@ -5,6 +5,8 @@ use serde_json::{Map, Value as Json, json};
 use url::Url;
 
 use crate::api::cursor::{cursor_after, read_cursor};
+use crate::api::etag::object;
+use crate::api::idempotency::Once;
 use crate::api::input::{Fields, Null};
 use crate::api::wire::{API_VERSION, ListPage};
 use crate::api::{Api, ApiRequest, ok};
@@ -64,6 +66,10 @@ impl WireEndpoint {
 
 /// `POST /webhooks`
 pub async fn create(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
+    let once = Once::asked(api, request, &[b"create-webhook"])?;
+    if let Some(answer) = once.answered(api).await? {
+        return Ok(answer);
+    }
     let fields = Fields::parse(&request.body, None)?;
     let environment = request.caller.environment;
     let new = NewEndpoint {
@@ -73,15 +79,24 @@ pub async fn create(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> 
         metadata: metadata(&fields)?.unwrap_or_default(),
         api_version: API_VERSION.to_owned(),
     };
-    let made = api.webhooks.create(request.caller.workspace, environment, new).await;
-    let endpoint = made.map_err(|error| match error {
-        WebhookError::TooMany => Problem::new(
-            ProblemKind::Conflict,
-            "This workspace has as many webhook endpoints as it may have; delete one that is not needed.",
-        ),
-        WebhookError::Store(error) => error.into(),
-    })?;
-    Ok(ok(&WireEndpoint::with_secret(endpoint)))
+    let (webhooks, workspace) = (api.webhooks.clone(), request.caller.workspace);
+    once.carry_out(api, move |change| {
+        let endpoint = webhooks.create_in(change, workspace, environment, new)?;
+        Ok((WireEndpoint::with_secret(endpoint), None))
+    })
+    .await
+}
+
+impl From<WebhookError> for Problem {
+    fn from(error: WebhookError) -> Self {
+        match error {
+            WebhookError::TooMany => Self::new(
+                ProblemKind::Conflict,
+                "This workspace has as many webhook endpoints as it may have; delete one that is not needed.",
+            ),
+            WebhookError::Store(error) => error.into(),
+        }
+    }
 }
 
 /// `GET /webhooks`
@@ -103,7 +118,7 @@ pub async fn list(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
 /// `GET /webhooks/{id}`
 pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
     let found = api.webhooks.find(request.caller.workspace, endpoint_id(id)?).await?;
-    Ok(ok(&WireEndpoint::new(found.ok_or_else(missing)?)))
+    Ok(object(request, &WireEndpoint::new(found.ok_or_else(missing)?)))
 }
 
 /// `PATCH /webhooks/{id}`: what is left out stays; an empty body changes nothing.

@@ -137,6 +137,18 @@ impl Webhooks {
         environment: Environment,
         new: NewEndpoint,
     ) -> Result<WebhookEndpoint, WebhookError> {
+        let webhooks = self.clone();
+        self.0.store.write(move |change| webhooks.create_in(change, workspace, environment, new)).await
+    }
+
+    /// [`Webhooks::create`] as part of another write.
+    pub fn create_in(
+        &self,
+        change: &mut Change<'_>,
+        workspace: WorkspaceId,
+        environment: Environment,
+        new: NewEndpoint,
+    ) -> Result<WebhookEndpoint, WebhookError> {
         let now = self.0.clock.now();
         let endpoint = WebhookEndpoint {
             id: self.0.random.id(now),
@@ -153,16 +165,11 @@ impl Webhooks {
             secret: self.new_secret(),
             earlier_secret: None,
         };
-        self.0
-            .store
-            .write(move |change| {
-                if WebhookEndpoint::of_workspace(change, workspace, None)?.len() >= MOST_ENDPOINTS {
-                    return Err(WebhookError::TooMany);
-                }
-                endpoint.put(change);
-                Ok(endpoint)
-            })
-            .await
+        if WebhookEndpoint::of_workspace(change, workspace, None)?.len() >= MOST_ENDPOINTS {
+            return Err(WebhookError::TooMany);
+        }
+        endpoint.put(change);
+        Ok(endpoint)
     }
 
     /// The endpoints of a workspace, newest first, after the one with the id `after`.

@@ -68,6 +68,37 @@ impl ProblemKind {
         Self::Database,
     ];
 
+    /// What it means and what to do about it, for the description of the API.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::MissingApiKey => "There is no `Authorization` header. Send your API key as a bearer token.",
+            Self::InvalidApiKey => "The key is unknown here or was revoked. Ask the operator for a new one.",
+            Self::ExpiredApiKey => "The key is past its end. Ask the operator for a new one.",
+            Self::InsufficientScope => "The key lacks the scope that the message names.",
+            Self::BadRequest => {
+                "The body is missing, not JSON, or lacks a required field; or the address does not know the method."
+            }
+            Self::InvalidData => "A value is not acceptable; `param` names it and the message says what is.",
+            Self::UnsupportedApiVersion => "The `Version` header names a version that is not spoken here.",
+            Self::PayloadTooLarge => "The body is larger than this server reads.",
+            Self::NotFound => "There is nothing of that name in your workspace, or nothing at this address.",
+            Self::MethodNotAllowed => "The address does not know the method; `Allow` names those it does.",
+            Self::ExternalIdExists => {
+                "A patient with this `patient_id` exists already. Use it, or replace it with PUT."
+            }
+            Self::Conflict => {
+                "The state of things does not allow it; the message says why. An `Idempotency-Key` that was used for \
+                 another request is one reason."
+            }
+            Self::Throttled(_) => "Too many requests. Wait as many seconds as `Retry-After` says.",
+            Self::QuotaExceeded(_) => {
+                "Too much is kept for your workspace; the message says what, and what to do."
+            }
+            Self::Internal => "Our fault. Tell the operator the `request_id`, under which the log says more.",
+            Self::Database => "The store could not be read or written. Tell the operator the `request_id`.",
+        }
+    }
+
     /// Status, type and code.
     pub fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {

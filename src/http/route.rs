@@ -35,6 +35,10 @@ pub enum Route {
     Home,
     /// For probes and SDKs.
     Health,
+    /// The description of the API for programs.
+    OpenApi,
+    /// The same for people.
+    Docs,
     /// A file that pages use.
     Asset(String),
     /// Our public keys.
@@ -157,6 +161,8 @@ impl Route {
         let (allowed, route) = match segments.as_slice() {
             [""] => (READ, Self::Home),
             ["health"] => (READ, Self::Health),
+            ["openapi.json"] => (READ, Self::OpenApi),
+            ["docs"] => (READ, Self::Docs),
             ["assets", name] => (READ, Self::Asset((*name).to_owned())),
             ["api", "auth", ".well-known", "jwks"] | [".well-known", "jwks.json"] => (READ, Self::Jwks),
             ["api", "auth", "smart", "callback"] => (GET, Self::Callback),
@@ -200,6 +206,8 @@ impl Route {
         match self {
             Self::Home => "/".to_owned(),
             Self::Health => "/health".to_owned(),
+            Self::OpenApi => "/openapi.json".to_owned(),
+            Self::Docs => "/docs".to_owned(),
             Self::Asset(name) => format!("/assets/{}", segment(name)),
             Self::Jwks => "/api/auth/.well-known/jwks".to_owned(),
             Self::Callback => "/api/auth/smart/callback".to_owned(),
@@ -233,6 +241,8 @@ impl Route {
         match self {
             Self::Home
             | Self::Health
+            | Self::OpenApi
+            | Self::Docs
             | Self::Asset(_)
             | Self::Jwks
             | Self::Callback
@@ -264,6 +274,8 @@ impl Route {
         match self {
             Self::Home => "home",
             Self::Health => "health",
+            Self::OpenApi => "openapi",
+            Self::Docs => "docs",
             Self::Asset(_) => "asset",
             Self::Jwks => "jwks",
             Self::Callback => "callback",
@@ -341,6 +353,8 @@ mod tests {
         vec![
             Route::Home,
             Route::Health,
+            Route::OpenApi,
+            Route::Docs,
             Route::Asset("chartgate.css".to_owned()),
             Route::Jwks,
             Route::Callback,
@@ -401,6 +415,8 @@ mod tests {
         let expected = [
             "home",
             "health",
+            "openapi",
+            "docs",
             "asset",
             "jwks",
             "callback",

@@ -4,6 +4,7 @@
 pub mod assets;
 pub mod colour;
 pub mod connect;
+pub mod docs;
 pub mod ehr_launch;
 pub mod errors;
 pub mod home;

@@ -1,6 +1,7 @@
 //! The wire contract of the platform API, version 2026-04-25: what an app that was written for it relies on.
 
 mod beyond;
+mod description;
 mod edges;
 mod keys;
 mod lists;
@@ -89,7 +90,7 @@ fn refused(page: &Page, status: u16, code: &str, param: Option<&str>) {
     assert_eq!(error["type"], kind, "{error}");
     assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
     let origin = page.url.split('/').take(3).collect::<Vec<_>>().join("/");
-    assert_eq!(error["doc_url"], json!(format!("{origin}/")), "one page for all codes");
+    assert_eq!(error["doc_url"], json!(format!("{origin}/docs#errors")), "one page for all codes");
 }
 
 /// One path segment with everything in it encoded.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{Browser, CLIENT_ID, Setup, TestApp};
 
 /// An appliance whose hospital opens an app.
-fn setup() -> Setup {
+pub fn setup() -> Setup {
     let launch = LaunchTarget { url: "https://app.example/start?tab=1".to_owned(), workspace: None };
     Setup { vendor: "cerner-provider", launch: Some(launch), ..Setup::default() }
 }
@@ -37,7 +37,7 @@ fn handle(address: &str) -> String {
 }
 
 /// From the chart to the app: the handle it gets.
-async fn launch(app: &TestApp, browser: &mut Browser, patient: &str) -> String {
+pub async fn launch(app: &TestApp, browser: &mut Browser, patient: &str) -> String {
     let address = opened(app, "clinician-1", patient).await;
     browser.get(&address).await;
     handle(&browser.until("https://app.example/").await)
