@@ -6,6 +6,7 @@ mod commits;
 mod custody;
 mod launches;
 mod micro;
+mod proxy;
 mod pull;
 mod start;
 mod support;
@@ -36,6 +37,9 @@ fn main() {
     }
     if wanted("pull") {
         runtime.block_on(pull::measure(&mut table));
+    }
+    if wanted("proxy") {
+        runtime.block_on(proxy::measure(&mut table, named.contains(&"brief")));
     }
     if wanted("start") {
         runtime.block_on(start::measure(&mut table));
