@@ -9,6 +9,7 @@ mod micro;
 mod pull;
 mod start;
 mod support;
+mod webhooks;
 
 use support::{Stopwatch, Table, say};
 
@@ -39,6 +40,9 @@ fn main() {
     }
     if wanted("start") {
         runtime.block_on(start::measure(&mut table));
+    }
+    if wanted("webhooks") {
+        runtime.block_on(webhooks::measure(&mut table));
     }
     if wanted("micro") {
         micro::measure();

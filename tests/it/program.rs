@@ -5,3 +5,4 @@ mod keys;
 mod refusals;
 mod running;
 mod support;
+mod webhooks;
