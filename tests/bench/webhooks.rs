@@ -20,8 +20,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-
-use crate::support::{Stopwatch, Table, float, folder, new_store, resident_megabytes};
+use crate::support::{Stopwatch, Table, float, folder, new_store, resident};
 
 /// Receivers that answer; one more does not.
 const RECEIVERS: u64 = 19;
@@ -59,14 +58,14 @@ pub async fn measure(table: &mut Table) {
         webhooks.create(workspace, Environment::Sandbox, new).await.expect("made");
     }
     queue(&store, &outbox, &clock, &random, workspace).await;
-    let before = resident_megabytes(std::process::id());
+    let before = resident("self").0;
     let (all, commits) = (RECEIVERS * FACTS, store.commits());
     let watch = Stopwatch::start();
     webhooks.start();
     let mut most = before;
     while took.load(Ordering::Relaxed) < all {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        most = f64::max(most, resident_megabytes(std::process::id()));
+        most = f64::max(most, resident("self").0);
     }
     let seconds = watch.seconds();
     let rate = float(all) / seconds;
