@@ -10,6 +10,7 @@ mod proxy;
 mod pull;
 mod start;
 mod support;
+mod webhooks;
 
 use support::{Stopwatch, Table, say};
 
@@ -43,6 +44,9 @@ fn main() {
     }
     if wanted("start") {
         runtime.block_on(start::measure(&mut table));
+    }
+    if wanted("webhooks") {
+        runtime.block_on(webhooks::measure(&mut table));
     }
     if wanted("micro") {
         micro::measure();

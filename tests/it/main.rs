@@ -5,6 +5,7 @@ mod client_auth;
 mod config;
 mod custody;
 mod ehr_launch;
+mod history;
 mod hostile;
 mod isolation;
 mod launch;

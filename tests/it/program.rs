@@ -6,3 +6,4 @@ mod refusals;
 mod running;
 mod storage_keys;
 mod support;
+mod webhooks;

@@ -143,6 +143,11 @@ impl Receiver {
         self.at_once.most.load(Ordering::Acquire)
     }
 
+    /// A delivery that has come and was not taken.
+    pub async fn came(&self) -> Option<Delivery> {
+        self.came.lock().await.try_recv().ok()
+    }
+
     /// Whether nothing has come that was not taken.
     pub async fn is_quiet(&self) -> bool {
         self.came.lock().await.try_recv().is_err()
