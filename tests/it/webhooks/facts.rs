@@ -109,7 +109,12 @@ async fn a_pull_that_brought_records_is_told_and_the_death_of_a_refresh_token_to
     app.clock.advance(Duration::from_secs(570));
     app.hospital.faults(json!({"token_error": {"error": "invalid_grant"}})).await;
     let id = chartgate::id::Id::parse(&connection).expect("an id");
-    app.app().parts().grants.access(id, chartgate::events::history::RefreshedBy::Proxy).await.expect_err("the hospital refuses");
+    app.app()
+        .parts()
+        .grants
+        .access(id, chartgate::events::history::RefreshedBy::Proxy)
+        .await
+        .expect_err("the hospital refuses");
     let told = receiver.next().await;
     assert_eq!(told.kind(), "connection.token_refresh_failed");
     let object = &told.json()["data"]["object"];
