@@ -18,7 +18,7 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::crypto::{Algorithm, Random};
-use crate::directory::{Directory, DirectoryError, LaunchTarget, NewEhrClient, NewSource};
+use crate::directory::{Directory, DirectoryError, FreshList, LaunchTarget, NewEhrClient, NewSource};
 use crate::events::{Outbox, WebhookSettings, Webhooks};
 use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
 use crate::grants::{Announcements, Grants};
@@ -300,6 +300,7 @@ impl App {
         parts.webhooks.start();
         parts.grants.start_schedule();
         parts.data_keys.start();
+        parts.directory.start(parts.outbound.clone(), fresh_lists(&parts.config), &parts.shutdown);
         let app = self.clone();
         let limits = server_limits(&parts.config);
         let handler = move |peer: Peer, request: Request<RequestBody>| {
@@ -644,6 +645,16 @@ impl Parts {
     pub fn base_fits(base: &FhirBaseUrl, environment: Environment) -> bool {
         environment == Environment::Sandbox || base.origin().starts_with("https://")
     }
+}
+
+fn fresh_lists(config: &Config) -> Vec<FreshList> {
+    let lists = config.directory_lists.iter().map(|list| FreshList {
+        name: list.name.clone(),
+        environment: list.environment,
+        url: list.url.clone(),
+        every: list.every,
+    });
+    lists.collect()
 }
 
 fn server_limits(config: &Config) -> server::Limits {

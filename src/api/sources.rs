@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::api::cursor::{cursor_after, read_cursor};
 use crate::api::etag::object;
-use crate::api::wire::{ListPage, WireSource};
+use crate::api::wire::{ListPage, WireSource, wire_vendor};
 use crate::api::{Api, ApiRequest, ok};
 use crate::config::Environment;
 use crate::directory::Source;
@@ -21,19 +21,22 @@ pub fn list(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
     let scope: [&[u8]; 4] = [b"sources", &workspace, words.as_bytes(), kind.as_bytes()];
     let vault = api.store.vault();
     let after: Option<SourceId> = read_cursor(vault, &scope, request.query.get("starting_after"))?;
-    let found = api.directory.search(request.caller.environment, words);
-    let wanted = |source: &Arc<Source>| kind.is_empty() || WireSource::from(&**source).is_kind(kind);
-    let mut rest: Vec<Arc<Source>> = found.into_iter().filter(wanted).collect();
-    // Newest first, whatever was searched for: an order that does not change while the list is read, and in which every
-    // place stays known when the source at it is gone.
-    rest.sort_unstable_by_key(|source| std::cmp::Reverse(source.id));
+    let environment = request.caller.environment;
+    let fits = |vendor: &str| kind.is_empty() || wire_vendor(vendor) == Some(kind);
+    let mut rest = api.directory.catalogue(environment, words, &fits);
     if let Some(after) = after {
-        rest.retain(|source| source.id < after);
+        match rest.iter().position(|id| *id == after) {
+            Some(place) => drop(rest.drain(..=place)),
+            // Gone meanwhile. Without words the end of the list is in the order of ids, and goes on behind its place.
+            None if words.trim().is_empty() => rest.retain(|id| *id < after),
+            None => rest.clear(),
+        }
     }
     let more = rest.len() > limit;
     rest.truncate(limit);
-    let next = rest.last().filter(|_| more).map(|last| cursor_after(vault, &scope, last.id));
-    Ok(ok(&ListPage::new(rest.iter().map(|source| WireSource::from(&**source)).collect(), next)))
+    let next = rest.last().filter(|_| more).map(|last| cursor_after(vault, &scope, *last));
+    let sources = rest.iter().filter_map(|id| api.directory.source_in(environment, *id));
+    Ok(ok(&ListPage::new(sources.map(|source| WireSource::from(&*source)).collect(), next)))
 }
 
 /// `GET /connections/{id}`: a source's id, or its base URL as one encoded segment.

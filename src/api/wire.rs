@@ -120,18 +120,11 @@ pub struct WireSource {
 
 impl From<&Source> for WireSource {
     fn from(source: &Source) -> Self {
-        // The contract names vendors, not our profiles: `cerner-provider` is `cerner` there, and unknown is null.
-        let kind = match source.vendor.as_str() {
-            "generic" => None,
-            "cerner-provider" => Some("cerner".to_owned()),
-            "athenahealth" => Some("athena".to_owned()),
-            vendor => Some(vendor.to_owned()),
-        };
         Self {
             id: source.id.to_string(),
             resource_type: "fhir_source",
             name: source.name.clone(),
-            kind,
+            kind: wire_vendor(&source.vendor).map(str::to_owned),
             fhir_base_url: source.base.to_string(),
             logo_url: source.logo_url.clone(),
             portal_url: source.portal_url.clone(),
@@ -139,10 +132,13 @@ impl From<&Source> for WireSource {
     }
 }
 
-impl WireSource {
-    /// Whether the wire calls its vendor this.
-    pub fn is_kind(&self, kind: &str) -> bool {
-        self.kind.as_deref() == Some(kind)
+/// The contract names vendors, not our profiles: `cerner-provider` is `cerner` there, and unknown is null.
+pub fn wire_vendor(vendor: &str) -> Option<&str> {
+    match vendor {
+        "generic" => None,
+        "cerner-provider" => Some("cerner"),
+        "athenahealth" => Some("athena"),
+        vendor => Some(vendor),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::directory::{ActivationName, DirectoryTask};
 use crate::cli::keys::KeysTask;
 use crate::config::{AuthMethod, Environment, SmartVersion};
 use crate::crypto::Algorithm;
@@ -65,6 +66,9 @@ pub enum Task {
         /// The connection's id, `conn_…`
         connection: String,
     },
+    /// Published lists of hospitals and practices, for patients to search
+    #[command(subcommand)]
+    Directory(DirectoryTask),
     /// What happened under the reference code that a patient read out
     Incident {
         /// The code, such as K7QF-2M9D
@@ -201,6 +205,16 @@ pub enum SourceTask {
     },
     /// List the sources
     List,
+    /// Note how far a hospital is with switching your app on
+    Activation {
+        /// `fhirsrc_…`, or the FHIR base URL
+        source: String,
+        /// not-asked, asked, active, verified or refused
+        state: ActivationName,
+        /// What to remember with it, such as whom you wrote to
+        #[arg(long)]
+        note: Option<String>,
+    },
     /// Read a source's discovery anew and show it
     Check {
         /// `fhirsrc_…`, or the FHIR base URL

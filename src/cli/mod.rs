@@ -4,6 +4,7 @@
 
 mod arguments;
 mod demo;
+mod directory;
 mod init;
 mod keys;
 mod output;

@@ -6,9 +6,10 @@ use serde_json::Value as Json;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{ApiKeyTask, Arguments, EhrClientTask, SourceTask, Task};
-use crate::cli::{Failure, demo, init, keys, output};
+use crate::cli::{Failure, demo, directory, init, keys, output};
 use crate::clock::Clock;
 use crate::config::{Config, Layers};
+use crate::control::directory::DirectoryCommand;
 use crate::control::{self, Command, Refused};
 use crate::crypto::Random;
 use crate::records::PullSettings;
@@ -41,6 +42,7 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         Task::Keys(task) => on_threads(keys::run(layers, task, json)),
         Task::Calendar { days } => on_threads(command(layers, Command::Calendar { days }, json)),
         Task::Ledger { connection } => on_threads(ledger(layers, connection, json)),
+        Task::Directory(task) => on_threads(directory::run(layers, task, json)),
         Task::Incident { reference } => on_threads(command(layers, Command::Incident { reference }, json)),
     }
 }
@@ -295,7 +297,7 @@ pub fn stop_on_signal(shutdown: &Shutdown) {
     });
 }
 
-async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Failure> {
+pub async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Failure> {
     let answer = Reached::new(load(&layers)?).ask(command).await?;
     if json {
         output::json(&answer);
@@ -408,6 +410,9 @@ fn source(task: SourceTask) -> Command {
             Command::SourceAdd { url, tenant, name, ehr_client, city, state, overrides, unchecked }
         }
         SourceTask::List => Command::SourceList,
+        SourceTask::Activation { source, state, note } => {
+            Command::Directory(DirectoryCommand::Activate { source, state: state.into(), note })
+        }
         SourceTask::Check { source } => Command::SourceCheck { source },
     }
 }

@@ -14,7 +14,7 @@ use super::error::{ConfigError, ConfigErrors, Place};
 const PREFIX: &str = "CHARTGATE_";
 
 /// Tables that stand in a list. Environment and command line address an entry by its name.
-const LISTS: [&str; 3] = ["workspace", "ehr_client", "source"];
+const LISTS: [&str; 4] = ["workspace", "ehr_client", "source", "directory_list"];
 
 /// Where the settings are taken from.
 #[derive(Clone, Default)]

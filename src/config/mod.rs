@@ -20,7 +20,7 @@ pub use self::layers::Layers;
 pub use self::network::{BadNetwork, Network};
 pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration};
 use self::reader::{Report, Section};
-pub use self::registrations::{EhrClientSettings, SourceSettings, WorkspaceSettings};
+pub use self::registrations::{DirectoryListSettings, EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
     ApiSettings, FhirSettings, GrantSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings,
     MasterKeySettings, OutboundSettings, PullSettings, SigningSettings, StoreSettings, TlsFiles,
@@ -72,6 +72,8 @@ pub struct Config {
     pub ehr_clients: Vec<EhrClientSettings>,
     /// The servers to connect to; each names an EHR client that exists.
     pub sources: Vec<SourceSettings>,
+    /// Lists of the directory that are fetched on a schedule.
+    pub directory_lists: Vec<DirectoryListSettings>,
     /// What works but should be changed; sentences for the log, without values.
     pub warnings: Vec<String>,
     /// systemd's folder of credentials for this service.
@@ -115,6 +117,7 @@ impl Config {
         let pull = root.table("pull", PullSettings::read);
         let fhir = root.table("fhir", FhirSettings::read);
         let workspaces = registrations::read_workspaces(root);
+        let directory_lists = registrations::read_directory_lists(root);
         let (ehr_clients, sources) = registrations::read_clients_and_sources(root, &workspaces);
         if let (Some(public_url), Some(listen)) = (&public_url, &listen) {
             compare(root, public_url, &listen.public);
@@ -139,6 +142,7 @@ impl Config {
             workspaces,
             ehr_clients,
             sources,
+            directory_lists,
             warnings: Vec::new(),
             credentials,
         })

@@ -143,7 +143,11 @@ fn join(section: &str, key: &str) -> String {
 /// A section's path without the number or name of the entry: all entries of a list know the same keys.
 fn pattern(section: &str) -> String {
     let list = section.split(['[', '.']).next().unwrap_or_default();
-    if ["workspace", "ehr_client", "source"].contains(&list) { list.to_owned() } else { section.to_owned() }
+    if ["workspace", "ehr_client", "source", "directory_list"].contains(&list) {
+        list.to_owned()
+    } else {
+        section.to_owned()
+    }
 }
 
 /// One table while it is read.

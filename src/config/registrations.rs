@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use super::address::{check_endpoint, check_fhir_base};
 use super::error::Place;
@@ -85,6 +86,52 @@ pub struct SourceSettings {
 const ENDPOINT: &str = "an https address (http only on this machine, in sandbox)";
 
 /// The workspaces, the two that always exist first.
+/// A list of the directory that is fetched again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryListSettings {
+    /// Unique in its environment.
+    pub name: String,
+    /// Whose sources it names.
+    pub environment: Environment,
+    /// Where it is: https, or this machine in `sandbox`.
+    pub url: String,
+    /// How often it is asked for.
+    pub every: Duration,
+}
+
+pub(super) fn read_directory_lists(root: &mut Section<'_>) -> Vec<DirectoryListSettings> {
+    let mut written: Vec<(String, Environment)> = Vec::new();
+    root.entries("directory_list", |section| {
+        let name = section.required(&rules::name("name", "\"epic\""));
+        let hours = Duration::from_hours(1)..=Duration::from_hours(24 * 90);
+        let every = section.optional(&rules::duration("every", hours, "\"7d\""));
+        let unreadable = every.is_none() && section.is_given("every");
+        let environment = section.optional(&rules::keyword("environment"));
+        let unknown = environment.is_none() && section.is_given("environment");
+        let example = "\"https://vendor.example/list.json\"";
+        let world = environment.unwrap_or(Environment::Live);
+        let url = section.required(&rules::text_that("url", "an https address", example, move |text| {
+            check_endpoint(text, world).map_err(|_| "text that is not an https address")
+        }));
+        let list = DirectoryListSettings {
+            name: name?,
+            environment: world,
+            url: url?,
+            every: every.unwrap_or(Duration::from_hours(24 * 7)),
+        };
+        let same = (list.name.clone(), list.environment);
+        if unreadable || unknown {
+            return None;
+        }
+        if written.contains(&same) {
+            section.blame("name", "must be unique", "a name that is listed before", "choose another name");
+            return None;
+        }
+        written.push(same);
+        Some(list)
+    })
+}
+
 pub(super) fn read_workspaces(root: &mut Section<'_>) -> Vec<WorkspaceSettings> {
     let standard = |name: &str, environment| WorkspaceSettings { name: name.to_owned(), environment };
     let mut all = vec![standard("live", Environment::Live), standard("sandbox", Environment::Sandbox)];

@@ -2,9 +2,11 @@
 //! appliance, since only one process can hold the store.
 
 mod calendar;
+pub mod directory;
 mod keys;
 mod storage_keys;
 
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+
+use directory::DirectoryCommand;
 
 use crate::app::{App, Parts};
 use crate::config::{AuthMethod, Environment, SmartVersion, check_endpoint};
@@ -36,6 +40,10 @@ const SOCKET: &str = "control.sock";
 const MOST_BYTES: u64 = 1 << 20;
 /// The longest a command may take; discovery of a slow EHR is the slowest of them.
 const MOST_TIME: Duration = Duration::from_secs(90);
+/// Bytes that are sent at a time.
+const PIECE: usize = 64 << 10;
+/// The longest that fetching or reading a list may take.
+pub(crate) const MOST_LIST_TIME: Duration = Duration::from_mins(45);
 
 /// What can be asked of a box.
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,6 +142,8 @@ pub enum Command {
         /// `conn_…`
         connection: String,
     },
+    /// About the directory.
+    Directory(DirectoryCommand),
     /// Tells what happened under a reference code.
     Incident {
         /// `K7QF-2M9D`
@@ -273,6 +283,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
         Command::Keys(command) => keys::execute(parts, command).await,
         Command::Calendar { days } => calendar::calendar(parts, days).await,
         Command::Ledger { connection } => calendar::ledger(parts, &connection).await,
+        Command::Directory(command) => directory::execute(parts, command).await,
         Command::Incident { reference } => {
             let code = ReferenceCode::parse(&reference)
                 .map_err(|_| Refused("a reference code looks like K7QF-2M9D".to_owned()))?;
@@ -495,7 +506,7 @@ pub fn listen(app: &App) -> std::io::Result<()> {
                     if let Ok((stream, _)) = accepted {
                         let app = app.clone();
                         shutdown.spawn(async move {
-                            let _ = tokio::time::timeout(MOST_TIME, converse(&app, stream)).await;
+                            let _ = converse(&app, stream).await;
                         });
                     }
                 }
@@ -524,33 +535,100 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
 
 async fn converse(app: &App, stream: UnixStream) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
+    let mut reader = BufReader::new(read);
     let mut line = String::new();
-    BufReader::new(read.take(MOST_BYTES)).read_line(&mut line).await?;
+    let mut first = (&mut reader).take(MOST_BYTES);
+    tokio::time::timeout(MOST_TIME, first.read_line(&mut line)).await??;
     let answer: Result<Json, Refused> = match serde_json::from_str(&line) {
-        Ok(command) => execute(app.parts(), command).await,
+        Ok(Command::Directory(command)) => {
+            let done = tokio::time::timeout(MOST_LIST_TIME, directory::receive(app.parts(), command, reader));
+            done.await
+                .unwrap_or_else(|_| Err(Refused("the list took too long; nothing was changed".to_owned())))
+        }
+        Ok(command) => {
+            let done = tokio::time::timeout(MOST_TIME, execute(app.parts(), command));
+            done.await.unwrap_or_else(|_| Err(Refused("the command took too long".to_owned())))
+        }
         Err(_) => {
             Err(Refused("the command is of another version of chartgate; restart the service".to_owned()))
         }
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
-    write.write_all(&text).await
+    tokio::time::timeout(MOST_TIME, write.write_all(&text)).await?
 }
 
 /// Asks the running appliance of a data directory; `None` when none is running.
 pub async fn ask(data_dir: &Path, command: &Command) -> Option<Result<Json, Refused>> {
-    let mut stream = UnixStream::connect(socket_path(data_dir)).await.ok()?;
+    ask_for(data_dir, command, MOST_TIME).await
+}
+
+/// [`ask`] for what may take longer.
+pub async fn ask_for(data_dir: &Path, command: &Command, most: Duration) -> Option<Result<Json, Refused>> {
+    send_within(data_dir, command, std::io::empty(), most).await.ok()
+}
+
+/// Asks the running appliance, and sends bytes behind the command. Without an appliance the reader comes back.
+pub async fn send_with<R: Read + Send + 'static>(
+    data_dir: &Path,
+    command: &Command,
+    bytes: R,
+) -> Result<Result<Json, Refused>, R> {
+    send_within(data_dir, command, bytes, MOST_LIST_TIME).await
+}
+
+async fn send_within<R: Read + Send + 'static>(
+    data_dir: &Path,
+    command: &Command,
+    bytes: R,
+    most: Duration,
+) -> Result<Result<Json, Refused>, R> {
+    let Ok(stream) = UnixStream::connect(socket_path(data_dir)).await else { return Err(bytes) };
+    let (read, write) = stream.into_split();
     let conversation = async {
         let mut line = serde_json::to_vec(command).ok()?;
         line.push(b'\n');
-        stream.write_all(&line).await.ok()?;
-        let mut answer = String::new();
-        BufReader::new(stream).take(MOST_BYTES).read_line(&mut answer).await.ok()?;
-        serde_json::from_str(&answer).ok()
+        let answered = async {
+            let mut answer = String::new();
+            BufReader::new(read).take(MOST_BYTES).read_line(&mut answer).await.ok()?;
+            serde_json::from_str(&answer).ok()
+        };
+        // An answer may come before everything was sent: a list that is none is refused at its first bytes.
+        let mut sending = std::pin::pin!(send(write, line, bytes));
+        let mut answered = std::pin::pin!(answered);
+        let mut sent = false;
+        loop {
+            tokio::select! {
+                _ = &mut sending, if !sent => sent = true,
+                answer = &mut answered => break answer,
+            }
+        }
     };
-    let answered = tokio::time::timeout(MOST_TIME, conversation).await.ok().flatten();
-    Some(
-        answered
-            .unwrap_or_else(|| Err(Refused("the running appliance did not answer; see its log".to_owned()))),
-    )
+    let answered = tokio::time::timeout(most, conversation).await.ok().flatten();
+    Ok(answered
+        .unwrap_or_else(|| Err(Refused("the running appliance did not answer; see its log".to_owned()))))
+}
+
+/// Sends the command's line and what follows it. The bytes are read on a thread of their own: a disk may be slow.
+async fn send(
+    mut write: tokio::net::unix::OwnedWriteHalf,
+    line: Vec<u8>,
+    mut bytes: impl Read + Send + 'static,
+) -> std::io::Result<()> {
+    write.write_all(&line).await?;
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(2);
+    let reading = tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = vec![0; PIECE];
+            let count = bytes.read(&mut piece)?;
+            piece.truncate(count);
+            if count == 0 || sender.blocking_send(piece).is_err() {
+                return Ok::<_, std::io::Error>(());
+            }
+        }
+    });
+    while let Some(piece) = receiver.recv().await {
+        write.write_all(&piece).await?;
+    }
+    reading.await.map_err(std::io::Error::other)?
 }

@@ -9,7 +9,7 @@ mod keypair;
 mod random;
 mod seal;
 
-pub use digest::{constant_time_eq, hmac_sha256, sha256};
+pub use digest::{Digester, constant_time_eq, hmac_sha256, sha256};
 pub use import::{ImportError, read_private_key};
 pub use jwk::{Jwk, Jwks};
 pub use jws::{Algorithm, Jws, JwsError, sign_jws};

@@ -1,10 +1,22 @@
-//! Where a patient can connect: sources, and our registrations at their vendors. Knows nothing of tokens.
+//! Where a patient can connect: sources, our registrations at their vendors, and the names of a hundred thousand places
+//! that lead to them. Knows nothing of tokens.
 //!
 //! Everything a page or a search needs is held in memory; the store has the truth. This process is the only writer.
+//! Importing and searching never call an address that a list names.
 
+mod activation;
+mod catalogue;
 mod ehr_clients;
-mod search;
+mod entries;
+pub mod import;
+mod index;
+mod lists;
+mod pieces;
+mod places;
+mod refresh;
 mod sources;
+mod text;
+mod vendors;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -17,12 +29,20 @@ use crate::smart::FhirBaseUrl;
 use crate::smart::vendors::VendorProfile;
 use crate::store::{Range, Reader, Store, StoreError};
 
+pub use activation::{Activation, ActivationState, ActivationStep, opens_everywhere};
+pub use catalogue::{Found, IndexReport, Offer, Place};
 pub use ehr_clients::{EhrClient, LaunchTarget, NewEhrClient};
-pub use search::fold;
+pub use entries::{DirectoryEntry, EntryKind, Portal};
+pub use lists::{DirectoryList, ImportRefused, ImportReport, ImportRequest};
+pub use pieces::PieceReader;
+pub use refresh::{FetchRefused, FetchRequest, Fetched, FreshList};
 pub use sources::{NewSource, Source, reach_of};
+pub use text::fold;
+pub use vendors::usual_portal;
 
+use catalogue::Shelves;
 use ehr_clients::EHR_CLIENTS;
-use sources::SOURCES;
+use sources::{SOURCES, source_id};
 
 /// Why a source or a registration was not added.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +59,12 @@ pub enum DirectoryError {
     /// A sandbox registration cannot serve a live source, nor the reverse.
     #[error("the EHR client `{0}` belongs to the other environment")]
     OtherEnvironment(String),
+    /// There is no such source.
+    #[error("there is no source `{0}`")]
+    NoSource(SourceId),
+    /// A list was not imported.
+    #[error(transparent)]
+    Import(Box<ImportRefused>),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -51,10 +77,15 @@ pub struct Directory {
     clock: Clock,
     random: Random,
     known: Arc<RwLock<Known>>,
+    shelves: Arc<Shelves>,
+    /// One import at a time.
+    importing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
+    /// Rises with every change, for what is derived from it.
+    version: u64,
     sources: HashMap<SourceId, Arc<Source>>,
     /// More than one only when several registrations are used at the same server.
     by_url: HashMap<(Environment, String), Vec<SourceId>>,
@@ -63,6 +94,7 @@ struct Known {
 
 impl Known {
     fn add_source(&mut self, source: Source) {
+        self.version += 1;
         let there = self.by_url.entry((source.environment, source.base.to_string())).or_default();
         if !there.contains(&source.id) {
             there.push(source.id);
@@ -106,7 +138,14 @@ impl Directory {
             })?;
             Ok::<_, StoreError>(known)
         })?;
-        Ok(Self { store, clock, random, known: Arc::new(RwLock::new(known)) })
+        Ok(Self {
+            store,
+            clock,
+            random,
+            known: Arc::new(RwLock::new(known)),
+            shelves: Arc::default(),
+            importing: Arc::default(),
+        })
     }
 
     /// Adds a source. Its discovery is the caller's business, before this.
@@ -120,7 +159,11 @@ impl Directory {
         if client.environment != new.environment {
             return Err(DirectoryError::OtherEnvironment(new.ehr_client));
         }
-        let source = Source::from_new(self.random.id(self.clock.now()), self.clock.now(), &client, new);
+        // A second registration at one address, and one that opens an app in the EHR, has an id of its own.
+        let derived = source_id(new.environment, &new.base.to_string());
+        let free = client.launch.is_none() && !self.read_known().sources.contains_key(&derived);
+        let id = if free { derived } else { self.random.id(self.clock.now()) };
+        let source = Source::from_new(id, self.clock.now(), &client, new);
         self.keep_source(source).await
     }
 
@@ -135,7 +178,8 @@ impl Directory {
         if client.environment != new.environment {
             return Err(DirectoryError::OtherEnvironment(new.ehr_client));
         }
-        let source = Source::from_new(existing.id, existing.created_at, &client, new);
+        let listed = Source::from_new(existing.id, existing.created_at, &client, new);
+        let source = Source { activation: existing.activation.clone(), ..listed };
         if *existing == source { Ok(existing) } else { self.keep_source(source).await }
     }
 
@@ -191,37 +235,16 @@ impl Directory {
             })
             .await?;
         let shared = Arc::new(client);
-        self.write_known().clients.insert(shared.id, Arc::clone(&shared));
+        let mut known = self.write_known();
+        known.version += 1;
+        known.clients.insert(shared.id, Arc::clone(&shared));
+        drop(known);
         Ok(shared)
-    }
-
-    /// A source by its id.
-    pub fn source(&self, id: SourceId) -> Option<Arc<Source>> {
-        self.read_known().sources.get(&id).cloned()
-    }
-
-    /// A source by its id, if it belongs to the environment.
-    pub fn source_in(&self, environment: Environment, id: SourceId) -> Option<Arc<Source>> {
-        self.source(id).filter(|source| source.environment == environment)
-    }
-
-    /// A source by its FHIR base URL; the one for patients, where several registrations are used at one server.
-    pub fn source_at(&self, environment: Environment, base: &FhirBaseUrl) -> Option<Arc<Source>> {
-        self.read_known().for_patients(environment, base).cloned()
     }
 
     /// The source with this FHIR base URL that uses this registration.
     pub fn source_of(&self, client: &EhrClient, base: &FhirBaseUrl) -> Option<Arc<Source>> {
         self.read_known().at(client.environment, base).find(|source| source.ehr_client == client.id).cloned()
-    }
-
-    /// All sources of an environment, newest first.
-    pub fn sources(&self, environment: Environment) -> Vec<Arc<Source>> {
-        let known = self.read_known();
-        let mut sources: Vec<Arc<Source>> =
-            known.sources.values().filter(|source| source.environment == environment).cloned().collect();
-        sources.sort_by_key(|source| std::cmp::Reverse(source.id));
-        sources
     }
 
     /// A registration by its id.
@@ -239,17 +262,6 @@ impl Directory {
         let mut all: Vec<_> = self.read_known().clients.values().cloned().collect();
         all.sort_by(|left, right| left.name.cmp(&right.name));
         all
-    }
-
-    /// The sources of an environment that patients can choose and that match every word of `query`, the best first; all of them, newest first, when
-    /// nothing is asked.
-    pub fn search(&self, environment: Environment, query: &str) -> Vec<Arc<Source>> {
-        let mut sources = self.sources(environment);
-        {
-            let known = self.read_known();
-            sources.retain(|source| known.is_offered(source));
-        }
-        search::rank(sources, query)
     }
 
     /// Whether there are places to connect, and none of them is a real one.

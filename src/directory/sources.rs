@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::config::Environment;
-use crate::directory::EhrClient;
-use crate::id::{EhrClientId, SourceId};
+use crate::crypto::sha256;
+use crate::directory::{Activation, EhrClient};
+use crate::id::{EhrClientId, Id as _, SourceId};
 use crate::outbound::Reach;
 use crate::smart::server::Overrides;
 use crate::smart::vendors::VendorProfile;
@@ -41,6 +42,9 @@ pub struct Source {
     /// Where this source departs from its vendor's profile.
     #[serde(default)]
     pub overrides: Overrides,
+    /// Whether its hospital lets us in.
+    #[serde(default)]
+    pub activation: Activation,
     /// When it was added.
     pub created_at: Timestamp,
 }
@@ -98,9 +102,23 @@ impl Source {
             logo_url: new.logo_url,
             portal_url: new.portal_url,
             overrides: new.overrides,
+            activation: Activation::default(),
             created_at,
         }
     }
+}
+
+/// The id of the source at a base URL. It is made of the two, so that a place of the directory has its id before anybody
+/// chooses it, the same on every box and for ever.
+pub(super) fn source_id(environment: Environment, base: &str) -> SourceId {
+    let environment = match environment {
+        Environment::Live => "live",
+        Environment::Sandbox => "sandbox",
+    };
+    let digest = sha256(format!("chartgate source {environment} {base}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    SourceId::from_bytes(bytes)
 }
 
 /// Loopback is for a sandbox source that is itself on this machine: a vendor's public sandbox must not be able to name an

@@ -9,11 +9,12 @@ mod resolver;
 mod stream;
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, StatusCode};
 use rustls::pki_types::CertificateDer;
@@ -195,6 +196,16 @@ impl Reply {
     }
 }
 
+/// An answer whose body comes piece by piece, for what is too large to be held.
+pub struct Incoming {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body; a piece that fails is the last. How much of it is taken is the reader's business.
+    pub pieces: Pin<Box<dyn Stream<Item = Result<Bytes, OutboundError>> + Send>>,
+}
+
 /// Settings of all calls.
 #[derive(Debug, Clone)]
 pub struct OutboundSettings {
@@ -269,20 +280,12 @@ impl Outbound {
 
     /// Makes the call. `reach` says whether loopback is allowed, which only the sandbox environment may say.
     pub async fn send(&self, call: Call, reach: Reach) -> Result<Reply, OutboundError> {
-        let host = self.check(&call.url, reach)?;
-        let client = if reach == Reach::Loopback { &self.sandbox } else { &self.live };
-        let mut request = client
-            .request(call.method, call.url)
-            .headers(call.headers)
-            .timeout(call.timeout.unwrap_or(self.timeout));
-        if let Some(body) = call.body {
-            request = request.body(body);
-        }
-        let reply = request.send().await.map_err(|error| classify(&error, &host))?;
+        let (limit, beyond) = (call.limit, call.beyond);
+        let (reply, host) = self.begin(call, reach).await?;
         let (status, headers) = (reply.status(), reply.headers().clone());
-        let too_large = || OutboundError::TooLarge(host.clone(), call.limit);
-        let cut = call.beyond == Beyond::LeftOut;
-        if !cut && reply.content_length().is_some_and(|length| length > call.limit as u64) {
+        let too_large = || OutboundError::TooLarge(host.clone(), limit);
+        let cut = beyond == Beyond::LeftOut;
+        if !cut && reply.content_length().is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
         let mut body = BytesMut::new();
@@ -292,7 +295,7 @@ impl Outbound {
                 Err(_) if cut => break,
                 chunk => chunk.map_err(|error| classify(&error, &host))?,
             };
-            let room = call.limit - body.len();
+            let room = limit - body.len();
             if chunk.len() > room {
                 if !cut {
                     return Err(too_large());
@@ -303,6 +306,28 @@ impl Outbound {
             body.extend_from_slice(&chunk);
         }
         Ok(Reply { status, headers, body: body.freeze() })
+    }
+
+    /// Makes the call and returns when the answer begins.
+    pub async fn open(&self, call: Call, reach: Reach) -> Result<Incoming, OutboundError> {
+        let (reply, host) = self.begin(call, reach).await?;
+        let (status, headers) = (reply.status(), reply.headers().clone());
+        let pieces = reply.bytes_stream().map(move |piece| piece.map_err(|error| classify(&error, &host)));
+        Ok(Incoming { status, headers, pieces: Box::pin(pieces) })
+    }
+
+    async fn begin(&self, call: Call, reach: Reach) -> Result<(reqwest::Response, String), OutboundError> {
+        let host = self.check(&call.url, reach)?;
+        let client = if reach == Reach::Loopback { &self.sandbox } else { &self.live };
+        let mut request = client
+            .request(call.method, call.url)
+            .headers(call.headers)
+            .timeout(call.timeout.unwrap_or(self.timeout));
+        if let Some(body) = call.body {
+            request = request.body(body);
+        }
+        let reply = request.send().await.map_err(|error| classify(&error, &host))?;
+        Ok((reply, host))
     }
 
     /// Whether a URL may be called at all, as far as that can be told without asking the network.

@@ -4,6 +4,7 @@
 
 mod commits;
 mod custody;
+mod directory;
 mod launches;
 mod micro;
 mod proxy;
@@ -29,6 +30,9 @@ fn main() {
     support::log_to_nowhere();
     if wanted("commits") {
         runtime.block_on(commits::measure(&mut table));
+    }
+    if wanted("directory") {
+        runtime.block_on(directory::measure(&mut table));
     }
     if wanted("launches") {
         runtime.block_on(launches::measure(&mut table));

@@ -4,6 +4,7 @@ mod api;
 mod client_auth;
 mod config;
 mod custody;
+mod directory;
 mod ehr_launch;
 mod history;
 mod hostile;

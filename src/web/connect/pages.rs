@@ -32,6 +32,8 @@ pub struct Finder {
     pub results: Option<Vec<SourceCard>>,
     /// Whether more was found than is shown.
     pub more: bool,
+    /// Only a portal's name was searched for, which many places share.
+    pub portal: Option<&'static str>,
     /// What is suggested before a search.
     pub recommended: Vec<SourceCard>,
 }
@@ -192,6 +194,9 @@ pub fn results_fragment(token_path: &str, finder: &Finder, branding: &Branding) 
 /// The answer in one sentence.
 fn found(finder: &Finder, words: &Words) -> String {
     let Some(results) = &finder.results else { return String::new() };
+    if let Some(portal) = finder.portal {
+        return fill(words.found_portal, &[("portal", portal)]);
+    }
     let count = number(u64::try_from(results.len()).unwrap_or(u64::MAX));
     let text = match results.len() {
         0 => words.found_none,

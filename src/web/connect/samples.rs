@@ -263,7 +263,7 @@ fn pages_full_of(evil: &str) -> Vec<Rendered> {
     let start = |results| StartPage {
         token_path: text(),
         branding: branding(),
-        finder: Finder { query: text(), results, more: false, recommended: cards() },
+        finder: Finder { query: text(), results, recommended: cards(), ..Finder::default() },
         connected: vec![ConnectedRow {
             source_id: text(),
             name: text(),

@@ -335,8 +335,7 @@ async fn patients_and_clinicians_at_one_address_use_their_own_registrations() {
     assert_ne!(charts.id, patients.id);
     assert!(directory.add_source(source("Both", "patients")).await.is_err(), "once for patients");
     assert!(directory.add_source(source("Both", "charts")).await.is_err(), "and once for charts");
-    let found = directory.search(Environment::Sandbox, "both");
-    let found: Vec<_> = found.iter().map(|source| source.id).collect();
+    let found = directory.catalogue(Environment::Sandbox, "both", &|_| true);
     assert_eq!(found, [patients.id], "patients are shown theirs only");
     let base = FhirBaseUrl::parse("https://both.example/r4").expect("a base");
     assert_eq!(directory.source_at(Environment::Sandbox, &base).expect("there").id, patients.id);
@@ -345,5 +344,5 @@ async fn patients_and_clinicians_at_one_address_use_their_own_registrations() {
     let moved = directory.ensure_source(source("Both", "patients-anew")).await.expect("changed");
     assert_eq!(moved.id, patients.id);
     // A server that is for clinicians is never offered to patients.
-    assert!(directory.search(Environment::Sandbox, "mercy").is_empty());
+    assert!(directory.catalogue(Environment::Sandbox, "mercy", &|_| true).is_empty());
 }

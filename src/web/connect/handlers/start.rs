@@ -1,20 +1,23 @@
 //! What a link shows: search and choose, and what happens next before leaving.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 
 use super::results::{declined, done_label, gaps};
 use super::{Connect, Journey, PageRequest, PageTrouble, see_other};
-use crate::directory::Source;
+use crate::directory::{Found, Offer, Place, Source, usual_portal};
 use crate::grants::{Connection, ConnectionStatus};
 use crate::http::Answer;
 use crate::id::SourceId;
+use crate::smart::FhirBaseUrl;
 use crate::store::StoreError;
 use crate::web::connect::pages::{
     ConnectedRow, Finder, LeavingPage, Retry, SourceCard, StartPage, leaving_page, results_fragment,
     start_page,
 };
-use crate::web::connect::words::{ENGLISH, Trouble};
+use crate::web::connect::words::{ENGLISH, NotYet, Trouble};
 use crate::workspaces::{SessionMode, SessionStatus, Sessions};
 
 /// At most this many cards on a page; who types a letter more sees fewer.
@@ -59,27 +62,31 @@ impl Connect {
     fn finder(&self, journey: &Journey, query: &str, connected: &[ConnectedRow]) -> Finder {
         let query: String = query.chars().take(200).collect();
         let asked = !query.trim().is_empty();
-        let mut found = self.directory.search(journey.environment, &query);
-        let more = found.len() > MOST_CARDS;
-        found.truncate(MOST_CARDS);
         let recommended = match &journey.session.mode {
             SessionMode::Picker(ids) => ids.iter().filter_map(|id| self.directory.source(*id)).collect(),
             SessionMode::Direct(_) => Vec::new(),
         };
-        let cards = |sources: &[std::sync::Arc<Source>]| {
-            let mut cards: Vec<SourceCard> = sources.iter().map(|source| card(source)).collect();
-            for card in &mut cards {
-                card.connected = connected.iter().any(|row| row.source_id == card.source_id);
-            }
-            cards
-        };
-        // Without a question: what the app recommends, else everything there is.
-        let shown = if recommended.is_empty() { found.clone() } else { recommended };
+        let mut found = Found::default();
+        let mut suggested: Vec<SourceCard> = Vec::new();
+        if asked {
+            found = self.directory.find(journey.environment, &query, MOST_CARDS);
+        } else {
+            // Without a question: what the app recommends, else the sources that were added here.
+            let own = || self.directory.for_patients(journey.environment);
+            let shown: Vec<Arc<Source>> = if recommended.is_empty() { own() } else { recommended };
+            let shown = shown.iter().take(MOST_CARDS);
+            suggested.extend(shown.map(|source| card(source, self.directory.offer_of(source))));
+        }
+        let mut results: Vec<SourceCard> = found.places.iter().map(place_card).collect();
+        for card in results.iter_mut().chain(&mut suggested) {
+            card.connected = connected.iter().any(|row| row.source_id == card.source_id);
+        }
         Finder {
             query,
-            results: asked.then(|| cards(&found)),
-            more: more && asked,
-            recommended: cards(&shown),
+            results: asked.then_some(results),
+            more: found.more,
+            portal: found.portal,
+            recommended: suggested,
         }
     }
 
@@ -159,32 +166,61 @@ impl Connect {
     }
 
     /// A source of the session's environment, and in direct mode only the chosen one.
-    pub(super) fn allowed(
-        &self,
-        journey: &Journey,
-        source: SourceId,
-    ) -> Result<std::sync::Arc<Source>, PageTrouble> {
+    pub(super) fn allowed(&self, journey: &Journey, source: SourceId) -> Result<Arc<Source>, PageTrouble> {
         let fits = match journey.session.mode {
             SessionMode::Direct(only) => only == source,
             SessionMode::Picker(_) => true,
         };
         let found = self.directory.source_in(journey.environment, source).filter(|_| fits);
-        found.ok_or_else(|| Trouble::NotFound.into())
+        // The app may send a patient to a hospital that is being tried out; a patient is not let choose one.
+        let direct = matches!(journey.session.mode, SessionMode::Direct(_));
+        let open = found.filter(|source| direct || self.directory.offer_of(source) == Offer::Open);
+        open.ok_or_else(|| Trouble::NotFound.into())
     }
 }
 
-fn card(source: &Source) -> SourceCard {
-    let place = [source.city.as_deref(), source.state.as_deref()];
-    let place: Vec<&str> = place.into_iter().flatten().collect();
+fn card(source: &Source, offer: Offer) -> SourceCard {
     SourceCard {
         source_id: source.id.to_string(),
         name: source.name.clone(),
-        place: (!place.is_empty()).then(|| place.join(", ")),
+        place: town([source.city.as_deref(), source.state.as_deref()]),
         portal: None,
         records_from: None,
         logo: None,
         connected: false,
         test: false,
-        not_yet: None,
+        not_yet: not_yet(offer),
+    }
+}
+
+fn place_card(place: &Place) -> SourceCard {
+    // Two places of one name must be told apart; where the list knows no town, by where their records are.
+    let unknown = place.city.is_none() && place.state.is_none() && place.list.is_some();
+    let base = || FhirBaseUrl::parse(&place.base).ok();
+    let host = if unknown { base().map(|base| base.host().to_owned()) } else { None };
+    let usual = place.list.as_ref().and_then(|_| usual_portal(&place.vendor));
+    SourceCard {
+        source_id: place.source.to_string(),
+        name: place.name.clone(),
+        place: town([place.city.as_deref(), place.state.as_deref()]),
+        portal: place.portal.clone().or_else(|| usual.map(str::to_owned)),
+        records_from: place.brand.clone().or(host),
+        logo: None,
+        connected: false,
+        test: false,
+        not_yet: not_yet(place.offer),
+    }
+}
+
+fn town(parts: [Option<&str>; 2]) -> Option<String> {
+    let parts: Vec<&str> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn not_yet(offer: Offer) -> Option<NotYet> {
+    match offer {
+        Offer::Open => None,
+        Offer::NotActivated => Some(NotYet::NotSwitchedOn),
+        Offer::Refused | Offer::NoRegistration => Some(NotYet::NotOffered),
     }
 }

@@ -36,6 +36,9 @@ impl Connect {
         source: SourceId,
         request: &PageRequest,
     ) -> Result<Answer, PageTrouble> {
+        // A place of a list becomes a source of ours when the first patient goes there.
+        let chosen = self.directory.choose(journey.environment, source).await;
+        chosen.map_err(|cause| PageTrouble { cause: Some(cause.to_string()), ..Trouble::OurFault.into() })?;
         match self.grants.begin(&journey.session, source).await? {
             Err(failed) => see_other(&result_path(&journey.path, failed)),
             Ok(departure) => self.send_off(&departure, request),

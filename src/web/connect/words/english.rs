@@ -35,6 +35,7 @@ pub const ENGLISH: Words = Words {
     found_none: "Nothing found for “{query}”.",
     found_one: "1 place found.",
     found_many: "{count} places found.",
+    found_portal: "Many hospitals use {portal}. Type the name of yours as well, or its town.",
     found_more: "The first {count} places are shown. Type more of the name to narrow them down.",
     not_listed: "Not listed?",
     not_listed_hints: [
@@ -127,6 +128,7 @@ pub const ENGLISH: Words = Words {
 fn not_yet(why: NotYet) -> &'static str {
     match why {
         NotYet::NotSwitchedOn => "Not open yet: the hospital still has to switch this on.",
+        NotYet::NotOffered => "Not open yet: this clinic cannot connect to it so far.",
         NotYet::NotChecked => "Not open yet: we are still trying it out.",
         NotYet::Silent => "Not answering just now. Please try again later.",
     }

@@ -42,6 +42,7 @@ pub struct Words {
     pub(in crate::web) found_one: &'static str,
     pub(in crate::web) found_many: &'static str,
     pub(in crate::web) found_more: &'static str,
+    pub(in crate::web) found_portal: &'static str,
     pub(in crate::web) not_listed: &'static str,
     pub(in crate::web) not_listed_hints: [&'static str; 3],
     pub(in crate::web) not_listed_tell: &'static str,
@@ -131,6 +132,8 @@ pub enum WhoActs {
 pub enum NotYet {
     /// The hospital has not switched on access for this app.
     NotSwitchedOn,
+    /// This clinic has no access to hospitals of its kind.
+    NotOffered,
     /// Listed, but nobody has tried it out.
     NotChecked,
     /// It has stopped answering; we look again by ourselves.
