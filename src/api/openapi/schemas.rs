@@ -207,6 +207,7 @@ pub(super) fn all() -> Json {
             "intent": nullable(text()),
             "tenant": nullable(text()),
             "smart_style_url": nullable(text()),
+            "fhir_proxy_url": nullable(text()),
         })),
     });
     if let (Some(all), Json::Object(more)) = (all.as_object_mut(), webhooks(&metadata)) {

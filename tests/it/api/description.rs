@@ -184,7 +184,7 @@ async fn every_operation_answers_as_it_is_described() {
         (Operation::ListWebhooks, "/webhooks?limit=1".into(), ""),
         (Operation::GetWebhook, format!("/webhooks/{endpoint}"), ""),
         (Operation::GetWebhook, "/webhooks/wh_x".into(), ""),
-        (Operation::UpdateWebhook, format!("/webhooks/{endpoint}"), r#"{"status":"disabled"}"#),
+        (Operation::UpdateWebhook, format!("/webhooks/{endpoint}"), r#"{"description":null}"#),
         (Operation::UpdateWebhook, format!("/webhooks/{endpoint}"), ""),
         (Operation::UpdateWebhook, format!("/webhooks/{endpoint}"), r#"{"url":"x"}"#),
         (Operation::RotateWebhookSecret, format!("/webhooks/{endpoint}/rotate-secret"), ""),
