@@ -32,6 +32,8 @@ pub async fn measure(table: &mut Table, brief: bool) {
             "skipped: the proxy is measured against nginx, which is not installed (Debian: nginx-light)",
         );
     };
+    // First, while nothing else has needed memory.
+    memory(table, &peers).await;
     let span = Duration::from_millis(if brief { 500 } else { 2500 });
     let connections: &[usize] = if brief { &[64] } else { &[16, 64, 256] };
     let protocols: &[Protocol] = if brief { &[Protocol::Http1] } else { &[Protocol::Http1, Protocol::Http2] };
@@ -60,7 +62,6 @@ pub async fn measure(table: &mut Table, brief: bool) {
     }
     latency(table, &peers, span).await;
     links(table, &peers, span).await;
-    memory(table, &peers).await;
 }
 
 async fn cell(peers: &Peers, load: &Load<'_>, nginx: bool, bytes: usize) -> Cell {

@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
 use super::{GIGABYTE, SIZES, wire};
@@ -24,9 +24,9 @@ pub struct Peers {
     ours: SocketAddr,
     connection: String,
     /// The master process, whose children work.
-    nginx_process: Child,
-    hospital_process: Child,
-    our_process: Child,
+    nginx_process: Running,
+    our_process: Running,
+    _hospital_process: Running,
 }
 
 impl Peers {
@@ -45,26 +45,36 @@ impl Peers {
         let key = wire::Key { text: key, roots };
         wire::wait_for(nginx, "/fhir/Basic/2048", &key).await;
         let connection = connect(&key, ours).await;
-        Some(Self { hospital, key, nginx, ours, connection, nginx_process, hospital_process, our_process })
+        Some(Self {
+            hospital,
+            key,
+            nginx,
+            ours,
+            connection,
+            nginx_process,
+            our_process,
+            _hospital_process: hospital_process,
+        })
     }
 
     /// Address, path and process of one of the two proxies.
     pub fn target(&self, nginx: bool, what: &str) -> (SocketAddr, String, u32) {
         if nginx {
-            (self.nginx, format!("/fhir/{what}"), self.nginx_process.id())
+            (self.nginx, format!("/fhir/{what}"), self.nginx_process.0.id())
         } else {
-            (self.ours, format!("/fhir/{}/{what}", self.connection), self.our_process.id())
+            (self.ours, format!("/fhir/{}/{what}", self.connection), self.our_process.0.id())
         }
     }
 }
 
-impl Drop for Peers {
+/// A process that ends with this one.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        for process in [&mut self.our_process, &mut self.nginx_process, &mut self.hospital_process] {
-            // nginx's workers end with their master only when it is asked.
-            let _ = Command::new("kill").arg("-TERM").arg(process.id().to_string()).status();
-            let _ = process.wait();
-        }
+        // nginx's workers end with their master only when it is asked.
+        let _ = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
     }
 }
 
@@ -102,6 +112,8 @@ fn free_address() -> SocketAddr {
 fn certificates(folder: &Path) {
     let key = KeyPair::generate().expect("a key");
     let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+    // The same name on both would make the second one look self-signed.
+    authority.distinguished_name.push(DnType::CommonName, "bench authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = authority.self_signed(&key).expect("a certificate");
     let issuer = Issuer::new(authority, key);
@@ -166,15 +178,18 @@ fn peer_site(hospital: SocketAddr, address: SocketAddr) -> String {
         "upstream hospital {{ server {hospital}; keepalive 256; keepalive_requests 1000000000; }} \
          server {{ listen {address} ssl http2; location / {{ proxy_pass https://hospital; proxy_http_version 1.1; \
          proxy_set_header Connection ''; proxy_set_header Host {hospital}; proxy_set_header Authorization 'Bearer {}'; \
-         proxy_ssl_trusted_certificate ca.pem; proxy_ssl_verify on; proxy_ssl_name 127.0.0.1; proxy_ssl_session_reuse on; \
+         proxy_ssl_trusted_certificate ca.pem; proxy_ssl_verify on; proxy_ssl_name localhost; proxy_ssl_session_reuse on; proxy_ssl_protocols TLSv1.3; \
          proxy_buffers 64 16k; proxy_buffer_size 16k; proxy_busy_buffers_size 64k; proxy_max_temp_file_size 0; }} }}",
         "a".repeat(900)
     )
 }
 
-fn start_nginx(folder: &Path, name: &str, site: &str) -> Child {
+fn start_nginx(folder: &Path, name: &str, site: &str) -> Running {
+    // Workers of a root's nginx would be somebody who cannot read the folder.
+    let owner = fs::metadata(folder).map_or(0, |about| about.uid());
+    let user = if owner == 0 { "user root; " } else { "" };
     let text = format!(
-        "daemon off; worker_processes 2; pid {name}.pid; error_log {name}.log; events {{ worker_connections 4096; }}\n\
+        "{user}daemon off; worker_processes 2; pid {name}.pid; error_log {name}.log; events {{ worker_connections 4096; }}\n\
          http {{ access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000; client_body_temp_path {name}.1; \
          proxy_temp_path {name}.2; fastcgi_temp_path {name}.3; uwsgi_temp_path {name}.4; scgi_temp_path {name}.5; \
          ssl_certificate tls.pem; ssl_certificate_key tls.key; ssl_protocols TLSv1.3;\n{site} }}"
@@ -183,7 +198,7 @@ fn start_nginx(folder: &Path, name: &str, site: &str) -> Child {
     fs::write(&file, text).expect("written");
     let mut command = Command::new(NGINX);
     command.arg("-p").arg(folder).arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("nginx")
+    Running(command.spawn().expect("nginx"))
 }
 
 fn chartgate(folder: &Path, arguments: &[&str]) -> Command {
@@ -205,10 +220,9 @@ async fn start_ours(
     hospital: SocketAddr,
     ours: SocketAddr,
     roots: &Arc<rustls::ClientConfig>,
-) -> (Child, String) {
+) -> (Running, String) {
     let (data, url) = (folder.join("data"), format!("https://{ours}"));
     fs::create_dir_all(&data).expect("a folder");
-    told(folder, &["init", "--public-url", &url]);
     let set = |key: &str, value: &str| format!("{key}={value}");
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let settings = [
@@ -230,6 +244,7 @@ async fn start_ours(
         let all = with(arguments);
         told(folder, &all.iter().map(String::as_str).collect::<Vec<_>>())
     };
+    run(&["init", "--public-url", &url]);
     let client = ["--vendor", "generic", "--environment", "sandbox", "--client-id", "x", "--auth", "none"];
     run(&[&["ehr-client", "add", "--name", "bench"], client.as_slice()].concat());
     let base = format!("https://{hospital}/fhir");
@@ -238,7 +253,7 @@ async fn start_ours(
     let key = key["api_key"].as_str().expect("a key").to_owned();
     let all = with(&["serve"]);
     let mut command = chartgate(folder, &all.iter().map(String::as_str).collect::<Vec<_>>());
-    let child = command.stdout(Stdio::null()).spawn().expect("the program");
+    let child = Running(command.stdout(Stdio::null()).spawn().expect("the program"));
     wire::wait_for(ours, "/health", &wire::Key { text: String::new(), roots: Arc::clone(roots) }).await;
     (child, key)
 }
