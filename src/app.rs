@@ -163,7 +163,8 @@ impl App {
         let data_keys = DataKeyRotation::new(store.clone(), clock.clone(), shutdown.clone(), outside);
         let discoverer = Discoverer::new(outbound.clone(), clock.clone());
         let overlap = config.signing.overlap;
-        let signing_keys = SigningKeys::load(store.clone(), clock.clone(), random.clone(), overlap)?;
+        let signing_keys =
+            SigningKeys::load(store.clone(), clock.clone(), random.clone(), shutdown.clone(), overlap)?;
         signing_keys.ensure().await?;
         let jwks_fetches = JwksFetches::load(store.clone(), clock.clone(), shutdown.clone())?;
         let tokens = TokenClient::new(

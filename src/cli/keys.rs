@@ -91,6 +91,10 @@ pub enum KeysTask {
 /// Carries a task out.
 pub async fn run(layers: Layers, task: KeysTask, json: bool) -> Result<(), Failure> {
     let mut reached = Reached::new(load(&layers)?);
+    if matches!(task, KeysTask::RotateMaster { .. } | KeysTask::RotateData { dry_run: true, .. }) {
+        // A dry run changes nothing at all, and a change of the master key finishes an earlier one itself.
+        reached = reached.leaving_key_files();
+    }
     let done = carry_out(&mut reached, task, json).await;
     reached.close().await;
     done

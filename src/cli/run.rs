@@ -16,7 +16,7 @@ use crate::records::PullSettings;
 use crate::secret::Secret;
 use crate::server::{self, TlsHandle, Transport};
 use crate::shutdown::Shutdown;
-use crate::store::{MasterKeyFile, OpenError, Opening, Store};
+use crate::store::{HeldKeyFile, KeyFileError, MasterKey, MasterKeyFile, OpenError, Opening, Store};
 use crate::telemetry;
 
 const USUAL_CONFIG: &str = "/etc/chartgate/config.toml";
@@ -116,8 +116,20 @@ pub fn start_log(filter: &str, format: telemetry::LogFormat) -> Result<(), Failu
     Ok(())
 }
 
+/// What to do about a change of the master key that was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interrupted {
+    Finish,
+    /// For who only looks, and for who finishes it himself.
+    Leave,
+}
+
 /// Opens the store of a configuration.
 pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
+    open_store_and(config, create, Interrupted::Finish)
+}
+
+fn open_store_and(config: &Config, create: bool, interrupted: Interrupted) -> Result<Store, Failure> {
     let path = config.master_key_path().ok_or_else(|| {
         Failure::Configuration(
             "there is no master key: set `master_key.file`, or give systemd's credential `master.key`; \
@@ -134,12 +146,29 @@ pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
         create,
     };
     let mut opened = Store::open(&opening, Random::system());
-    if let (Err(OpenError::WrongMasterKey(_)), Some(master_key)) = (&opened, file.waiting()) {
+    if matches!(opened, Err(OpenError::WrongMasterKey(_))) {
         // A change of the master key may have been interrupted after the store had heard of it.
-        let second = Store::open(&Opening { master_key, ..opening }, Random::system());
-        if second.is_ok() {
-            finish_master_key(&file);
+        for master_key in file.waiting() {
+            let second =
+                Store::open(&Opening { master_key: master_key.clone(), ..opening.clone() }, Random::system());
+            if matches!(second, Err(OpenError::WrongMasterKey(_))) {
+                continue;
+            }
+            if second.is_ok() && interrupted == Interrupted::Finish {
+                // The waiting keys are looked at again every time, so nothing is at stake.
+                let finished = file.hold().and_then(|held| {
+                    finish_master_key(&file, &held, &master_key)?;
+                    held.clear(&master_key)
+                });
+                if let Err(cause) = finished {
+                    output::note(&format!(
+                        "warning: the store opens with a key beside `{}` that should take its place: {cause}",
+                        file.path().display()
+                    ));
+                }
+            }
             opened = second;
+            break;
         }
     }
     opened.map_err(|error| match error {
@@ -152,20 +181,20 @@ pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
     })
 }
 
-/// Puts the waiting master key in its place, because the store is wrapped with it.
-pub fn finish_master_key(file: &MasterKeyFile) {
-    let (path, waiting) = (file.path().display(), file.waiting_path());
-    match file.promote(Clock::machine().now()) {
-        Ok(kept) => output::note(&format!(
-            "a change of the master key was interrupted; it is finished now: `{path}` is the new key, `{}` the old one",
+/// Puts a waiting master key in its place, because the store is wrapped with it.
+pub fn finish_master_key(
+    file: &MasterKeyFile,
+    held: &HeldKeyFile,
+    key: &MasterKey,
+) -> Result<(), KeyFileError> {
+    if let Some(kept) = held.promote(key, Clock::machine().now())? {
+        output::note(&format!(
+            "a change of the master key was interrupted; it is finished now: `{}` is the new key, `{}` the old one",
+            file.path().display(),
             kept.display()
-        )),
-        // The waiting file is looked at again every time, so nothing is at stake.
-        Err(cause) => output::note(&format!(
-            "warning: the store opens with `{}`, which should take the place of `{path}`: {cause}",
-            waiting.display()
-        )),
+        ));
     }
+    Ok(())
 }
 
 /// Builds the appliance of a configuration over its store.
@@ -341,6 +370,7 @@ async fn ledger(layers: Layers, connection: String, json: bool) -> Result<(), Fa
 pub struct Reached {
     config: Config,
     by: Option<By>,
+    interrupted: Interrupted,
 }
 
 enum By {
@@ -351,7 +381,12 @@ enum By {
 impl Reached {
     /// The box of this configuration; the first command finds out how to reach it.
     pub fn new(config: Config) -> Self {
-        Self { config, by: None }
+        Self { config, by: None, interrupted: Interrupted::Finish }
+    }
+
+    /// Leaves the files of a change of the master key that was interrupted as they are.
+    pub fn leaving_key_files(self) -> Self {
+        Self { interrupted: Interrupted::Leave, ..self }
     }
 
     /// The configuration.
@@ -383,7 +418,7 @@ impl Reached {
             }
         }
         if self.by.is_none() {
-            let store = open_store(&self.config, false)?;
+            let store = open_store_and(&self.config, false, self.interrupted)?;
             self.by = Some(By::Store(build(self.config.clone(), store, None).await?));
         }
         let Some(By::Store(app)) = &self.by else {

@@ -1,7 +1,7 @@
 //! `keys rotate-master` and `keys rotate-data`: the keys that seal the store.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::control::{Command, KeysCommand};
 use crate::crypto::Random;
 use crate::secret::Secret;
-use crate::store::{KeyFileError, MasterKey, MasterKeyFile};
+use crate::store::{HeldKeyFile, KeyFileError, MasterKey, MasterKeyFile};
 
 /// How often progress is asked for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -21,32 +21,41 @@ const LOOKS_A_LINE: u32 = 5;
 const BAR: usize = 40;
 
 /// Changes the master key. The steps are such that a key that opens the store is on disk, in the configured file or beside
-/// it (or where `named` says), whenever this is interrupted.
+/// it (or where `named` says), whenever this is interrupted. No other command touches the files meanwhile.
 pub async fn rotate_master(
     reached: &mut Reached,
     named: Option<PathBuf>,
     dry_run: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    // Opening the store may itself finish a change that was interrupted, so that comes first.
-    ask(reached, KeysCommand::DataKeyProgress).await?;
     // systemd's credential is a copy that nobody can write; only a file of the configuration can be replaced here.
     let file = reached.config().master_key.file.clone().map(MasterKeyFile::at);
-    let old = match &file {
-        Some(file) => Some(opening_key(reached, file).await?),
-        None => None,
+    let held = match &file {
+        Some(file) if !dry_run => Some(file.hold().map_err(|error| match error {
+            KeyFileError::Busy(_) => Failure::Failed(format!("{error}; nothing was changed")),
+            error => Failure::Configuration(error.to_string()),
+        })?),
+        _ => None,
     };
+    let old = match &file {
+        Some(file) => Some(opening_key(reached, file, held.as_ref()).await?),
+        None => {
+            ask(reached, KeysCommand::DataKeyProgress).await?;
+            None
+        }
+    };
+    let new = MasterKey::generate(&Random::system());
     let target = Target::of(named, file)?;
     if dry_run {
         let replaced = target.replaces().map(MasterKeyFile::path);
+        let would_write = replaced.map_or_else(|| target.path(&new), PathBuf::from);
         say(
-            &json!({ "state": "nothing was done", "would_write": target.path(), "would_replace": replaced }),
+            &json!({ "state": "nothing was done", "would_write": would_write, "would_replace": replaced }),
             json,
         );
         return Ok(());
     }
-    let new = MasterKey::generate(&Random::system());
-    target.write(&new).map_err(|error| {
+    let written_to = target.write(held.as_ref(), &new).map_err(|error| {
         Failure::Failed(format!(
             "{error}; nothing was changed; run this as a user who may write there, or name another place with `--new-key FILE`"
         ))
@@ -54,37 +63,88 @@ pub async fn rotate_master(
     let command = KeysCommand::ChangeMasterKey {
         old: old.as_ref().map(secret),
         new: secret(&new),
-        written_to: target.path().display().to_string(),
+        written_to: written_to.display().to_string(),
     };
-    let answer = ask(reached, command).await?;
-    let mut told = json!({ "state": "changed", "wrapped": answer["wrapped"] });
-    let advice = if let Some(file) = target.replaces() {
-        let kept = file.promote(Clock::machine().now()).map_err(|error| {
-            Failure::Failed(format!(
-                "the master key was changed, and the store opens with `{}` now, but that could not take the place of \
-                 `{}`: {error}; it is tried again whenever the store is opened",
-                target.path().display(),
-                file.path().display()
-            ))
-        })?;
-        told["master_key"] = json!(file.path());
-        told["old_key"] = json!(kept);
-        format!(
-            "make a copy of the new key, apart from the backups; `{}` opens backups made before now: destroy it with the \
-             last of them",
-            kept.display()
-        )
-    } else {
-        told["new_key"] = json!(target.path());
-        format!(
-            "put `{}` in the place of the master key before the next start; keep the old one as long as you have backups \
-             made before now",
-            target.path().display()
-        )
+    let wrapped = match ask(reached, command).await {
+        Ok(answer) => answer["wrapped"].clone(),
+        // No answer is no proof that nothing happened.
+        Err(error) => match opens(reached, &new).await {
+            Ok(true) => Json::Null,
+            opens => return Err(not_changed(&error, opens.is_ok(), &written_to)),
+        },
+    };
+    let mut told = json!({ "state": "changed", "wrapped": wrapped });
+    let advice = match (target.replaces(), &held) {
+        (Some(file), Some(held)) => {
+            let kept = put_in_place(reached, file, held, &new).await?;
+            told["master_key"] = json!(file.path());
+            told["old_key"] = json!(kept);
+            let kept = kept.map_or_else(|| "the old one".to_owned(), |kept| format!("`{}`", kept.display()));
+            format!(
+                "make a copy of the new key, apart from the backups; {kept} opens backups made before now: destroy it with \
+                 the last of them"
+            )
+        }
+        _ => {
+            told["new_key"] = json!(written_to);
+            format!(
+                "put `{}` in the place of the master key before the next start; keep the old one as long as you have backups \
+                 made before now",
+                written_to.display()
+            )
+        }
     };
     say(&told, json);
     output::note(&advice);
+    output::note(
+        "the data keys are the same as before: if the old master key may be in wrong hands, run `chartgate keys rotate-data` \
+         now, too",
+    );
     Ok(())
+}
+
+/// The store did not take the new key, or did not say that it has.
+fn not_changed(error: &Failure, known: bool, written_to: &Path) -> Failure {
+    let state = if known {
+        "the store opened with the old key just now, but the change may still be under way"
+    } else {
+        "whether the master key was changed is not known"
+    };
+    Failure::Failed(format!(
+        "{error}; {state}: keep both the old key and `{}`; the next `keys rotate-master` or start finds out which of them opens \
+         the store",
+        written_to.display()
+    ))
+}
+
+/// Lets the new key take the place of the old one, and makes sure that it opens the store from there.
+async fn put_in_place(
+    reached: &mut Reached,
+    file: &MasterKeyFile,
+    held: &HeldKeyFile,
+    new: &MasterKey,
+) -> Result<Option<PathBuf>, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::Failed(format!(
+            "the master key was changed, and the store opens with `{}` now, but that could not take the place of `{}`: \
+             {error}; keep both; it is tried again whenever the store is opened",
+            file.waiting_path(new).display(),
+            file.path().display()
+        ))
+    };
+    let kept = held.promote(new, Clock::machine().now()).map_err(|error| failed(&error))?;
+    let there = file.read().map_err(|error| failed(&error))?;
+    if !opens(reached, &there).await? {
+        return Err(Failure::Failed(format!(
+            "`{}` does not open the store, although it holds the key that the store was given: somebody else has changed the \
+             master key meanwhile; do not stop the appliance before you have the key that opens its store",
+            file.path().display()
+        )));
+    }
+    if let Err(error) = held.clear(&there) {
+        output::note(&format!("warning: keys that were never used are left over: {error}"));
+    }
+    Ok(kept)
 }
 
 /// Where a new master key goes.
@@ -110,9 +170,10 @@ impl Target {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where this key is written to first.
+    fn path(&self, key: &MasterKey) -> PathBuf {
         match self {
-            Self::Replace(file) => file.waiting_path(),
+            Self::Replace(file) => file.waiting_path(key),
             Self::Named(path) => path.clone(),
         }
     }
@@ -124,25 +185,41 @@ impl Target {
         }
     }
 
-    fn write(&self, key: &MasterKey) -> Result<(), KeyFileError> {
-        match self {
-            Self::Replace(file) => file.stage(key),
-            Self::Named(path) => key.write_new(path),
+    fn write(&self, held: Option<&HeldKeyFile>, key: &MasterKey) -> Result<PathBuf, KeyFileError> {
+        match (self, held) {
+            (Self::Replace(_), Some(held)) => held.stage(key),
+            (Self::Replace(file), None) => Err(KeyFileError::Busy(file.path().to_owned())),
+            (Self::Named(path), _) => key.write_new(path).map(|()| path.clone()),
         }
     }
 }
 
-/// The key of the configuration, after it was found to open the store. A change that was interrupted is finished first.
-async fn opening_key(reached: &mut Reached, file: &MasterKeyFile) -> Result<MasterKey, Failure> {
+/// The key of the configuration, after it was found to open the store. A change that was interrupted is finished first, by
+/// whoever holds the files; as long as that fails there is no other change, because its key is nowhere else.
+async fn opening_key(
+    reached: &mut Reached,
+    file: &MasterKeyFile,
+    held: Option<&HeldKeyFile>,
+) -> Result<MasterKey, Failure> {
     let unreadable = |error: KeyFileError| Failure::Configuration(error.to_string());
     let key = file.read().map_err(unreadable)?;
     if opens(reached, &key).await? {
         return Ok(key);
     }
-    if let Some(waiting) = file.waiting()
-        && opens(reached, &waiting).await?
-    {
-        finish_master_key(file);
+    for waiting in file.waiting() {
+        if !opens(reached, &waiting).await? {
+            continue;
+        }
+        match held {
+            Some(held) => finish_master_key(file, held, &waiting).map_err(|error| {
+                Failure::Failed(format!(
+                    "an earlier change of the master key is not finished: the store opens with a key beside `{}` that could \
+                     not take its place: {error}; nothing was changed now",
+                    file.path().display()
+                ))
+            })?,
+            None => output::note("an earlier change of the master key was interrupted; it would be finished first"),
+        }
         return Ok(waiting);
     }
     Err(Failure::Configuration(format!(

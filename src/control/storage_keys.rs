@@ -59,7 +59,7 @@ pub(super) async fn survey(parts: &Parts) -> Result<Json, Refused> {
     Ok(json!({ "rows": rows, "bytes": bytes }))
 }
 
-/// The key that opens the store: the given one, else that of the configuration, or the one beside it that waits to take
+/// The key that opens the store: the given one, else that of the configuration, or one beside it that waits to take
 /// its place.
 async fn opening_key(parts: &Parts, given: Option<Secret>) -> Result<MasterKey, Refused> {
     let candidates = if let Some(key) = given {

@@ -403,32 +403,234 @@ fn a_master_key_file_is_replaced_with_a_usable_key_at_every_moment() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("changed");
 
     // A leftover of a change that never reached the store gives way.
-    std::fs::write(file.waiting_path(), "half a k").expect("written");
-    assert!(file.waiting().is_none());
-    file.stage(&new).expect("staged");
-    assert!(file.read().expect("read") == old && file.waiting().expect("there") == new);
-    let mode = std::fs::metadata(file.waiting_path()).expect("there").permissions().mode() & 0o777;
+    std::fs::write(folder.path().join("master.key.new"), "half a k").expect("written");
+    assert!(file.waiting().is_empty());
+    let held = file.hold().expect("held");
+    let waiting = held.stage(&new).expect("staged");
+    assert_eq!(waiting, file.waiting_path(&new));
+    assert!(file.read().expect("read") == old && file.waiting() == [new.clone()]);
+    let mode = std::fs::metadata(waiting).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o640, "readable for those who could read the old one");
+    assert!(matches!(held.clear(&new), Err(KeyFileError::Changed(_))), "not before it is in its place");
 
-    let kept = file.promote(Timestamp::from_seconds(1_793_607_165)).expect("in place");
-    assert!(file.read().expect("read") == new && file.waiting().is_none());
+    let kept = held.promote(&new, Timestamp::from_seconds(1_793_607_165)).expect("in place").expect("kept");
+    held.clear(&new).expect("cleared");
+    assert!(file.read().expect("read") == new && file.waiting().is_empty());
     assert!(MasterKeyFile::at(kept).read().expect("kept") == old);
     assert_eq!(beside(folder.path()), ["master.key", "master.key.until-20261102T081245"]);
     // Twice within a second, and once more after a first attempt that kept the old one and got no further.
     let third = MasterKey::generate(&random);
-    file.stage(&third).expect("staged");
+    held.stage(&third).expect("staged");
     let now = Timestamp::from_seconds(1_793_607_165);
     std::fs::hard_link(&path, folder.path().join("master.key.until-20261102T081245-2")).expect("linked");
-    let kept = file.promote(now).expect("in place");
+    let kept = held.promote(&third, now).expect("in place").expect("kept");
     assert!(file.read().expect("read") == third && MasterKeyFile::at(kept).read().expect("kept") == new);
-    assert_eq!(
-        beside(folder.path()),
-        ["master.key", "master.key.until-20261102T081245", "master.key.until-20261102T081245-2"]
-    );
+    let all = ["master.key", "master.key.until-20261102T081245", "master.key.until-20261102T081245-2"];
+    assert_eq!(beside(folder.path()), all);
+    // When somebody else has finished it, the new key is not taken for the old one.
+    assert_eq!(held.promote(&third, now).expect("in place"), None);
+    assert_eq!(beside(folder.path()), all);
     for (text, good) in [("", false), ("short", false), (&*new.to_text(), true)] {
         std::fs::write(&path, text).expect("written");
         assert_eq!(file.read().is_ok(), good, "{text}");
     }
+}
+
+#[tokio::test]
+async fn two_changes_of_the_master_key_leave_the_one_that_the_store_took_on_disk() {
+    let place = Place::new();
+    let store = place.filled().await;
+    let file = MasterKeyFile::at(place.folder.path().join("master.key"));
+    let old = place.opening.master_key.clone();
+    old.write_new(file.path()).expect("written");
+    let random = Random::seeded(5);
+    let (first, second) = (MasterKey::generate(&random), MasterKey::generate(&random));
+    let note = || MasterChange { at: place.clock.now(), written_to: "beside".to_owned() };
+
+    let held = file.hold().expect("held");
+    assert!(matches!(file.hold(), Err(KeyFileError::Busy(_))), "one at a time");
+    held.stage(&first).expect("staged");
+    // Its caller gives up while the change waits for the disk; the next one finds the old key still opening the store.
+    {
+        let mut changing = std::pin::pin!(store.change_master_key(&old, &first, note()));
+        assert!(is_pending(changing.as_mut()));
+    }
+    drop(held);
+    let held = file.hold().expect("held");
+    held.stage(&second).expect("staged");
+    let refused = store.change_master_key(&old, &second, note()).await.expect_err("refused");
+    assert!(matches!(refused, KeyChangeError::WrongMasterKey), "{refused}");
+    drop(store);
+    // Whichever of them the store has is still there, and only that one takes the place.
+    let opening = |key: &MasterKey| Opening { master_key: key.clone(), ..place.opening.clone() };
+    let waiting = file.waiting();
+    let right: Vec<&MasterKey> =
+        waiting.iter().filter(|key| Store::open(&opening(key), Random::system()).is_ok()).collect();
+    assert!(right == [&first], "{} wait", waiting.len());
+    held.promote(right[0], place.clock.now()).expect("in place");
+    let there = file.read().expect("read");
+    all_there(&open(&opening(&there)), "with what is in the place");
+    assert!(file.waiting() == [second]);
+    held.clear(&there).expect("cleared");
+    assert!(file.waiting().is_empty());
+}
+
+#[test]
+fn a_key_that_is_in_its_place_nowhere_is_not_overwritten_and_not_mixed_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = MasterKeyFile::at(folder.path().join("master.key"));
+    let random = Random::seeded(6);
+    let keys: Vec<MasterKey> = (0..3).map(|_| MasterKey::generate(&random)).collect();
+    keys[0].write_new(file.path()).expect("written");
+    let held = file.hold().expect("held");
+    // An older change reached the store but not its place: its key is in the waiting file alone.
+    held.stage(&keys[1]).expect("staged");
+    held.stage(&keys[2]).expect("staged");
+    assert!(file.waiting().contains(&keys[1]) && file.waiting().contains(&keys[2]));
+    // Somebody puts another key under the name of the one that the store was given.
+    std::fs::write(file.waiting_path(&keys[2]), &*keys[0].to_text()).expect("written");
+    held.promote(&keys[2], Timestamp::from_seconds(1)).expect("in place");
+    assert!(file.read().expect("read") == keys[2], "the key of the store, and no other");
+    assert!(file.waiting().contains(&keys[1]));
+}
+
+#[tokio::test]
+async fn a_damaged_key_ring_is_not_taken_for_a_wrong_master_key() {
+    let place = Place::new();
+    let store = place.filled().await;
+    place.rotation(&store).begin(&place.opening.master_key).await.expect("begun");
+    let right = store.read_now(|view| view.raw("meta.v1", b"keyring")).expect("read").expect("a ring");
+    let right: serde_json::Value = serde_json::from_slice(&right).expect("a ring");
+    let damaged = |what: &str| {
+        let mut ring = right.clone();
+        match what {
+            "a key of another place" => ring["keys"]["1"] = ring["keys"]["2"].clone(),
+            "no text of a key" => ring["digests"] = "?".into(),
+            _ => ring["current"] = 9.into(),
+        }
+        serde_json::to_vec(&ring).expect("plain")
+    };
+    for what in ["a key of another place", "no text of a key", "no current key"] {
+        let bytes = damaged(what);
+        let written = store.write(move |change| {
+            change.put_meta(b"keyring", bytes);
+            Ok::<_, StoreError>(())
+        });
+        written.await.expect("written");
+        let looked = store.opens_with(&place.opening.master_key).await;
+        assert!(matches!(looked, Err(StoreError::Damaged(_))), "{what}: {looked:?}");
+        let refused = Store::open(&place.crashed(what), Random::system()).expect_err("refused");
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{what}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_began_before_the_last_row_was_sealed_anew_still_opens_it_after_a_long_pass() {
+    let place = Place::new();
+    let store = place.filled().await;
+    let rotation = place.rotation(&store);
+    let (began, begun) = std::sync::mpsc::channel();
+    let (go_on, going_on) = std::sync::mpsc::channel::<()>();
+    let reading = {
+        let store = store.clone();
+        std::thread::spawn(move || {
+            store.read_now(|view| {
+                let _ = began.send(());
+                let _ = going_on.recv();
+                view.get(NUMBERS, &7_u64.to_be_bytes())
+            })
+        })
+    };
+    begun.recv().expect("a snapshot");
+    rotation.begin(&place.opening.master_key).await.expect("begun");
+    // The pass takes longer than anything outside the store is kept for.
+    place.clock.advance(HOUR * 3);
+    while rotation.step().await.expect("a step") == Step::More {}
+    let until = rotation.progress().await.expect("progress").old_key_until;
+    go_on.send(()).expect("it waits");
+    let found = reading.join().expect("read").expect("it opens");
+    assert_eq!(found, Some(7_u64.to_be_bytes()));
+    assert!(until >= Some(place.clock.now().after(Duration::from_mins(5))), "{until:?}");
+}
+
+/// Lets a future go on once.
+fn is_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+    future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending()
+}
+
+#[tokio::test]
+async fn a_change_of_the_data_key_whose_caller_goes_away_begins_and_proves_its_own_pass() {
+    let place = Place::new();
+    let store = place.filled().await;
+    let shutdown = Shutdown::default();
+    let rotation = DataKeyRotation::new(store.clone(), place.clock.clone(), shutdown.clone(), HOUR);
+    rotation.start();
+    let reached = async |stage: RotationStage| {
+        let reached = async {
+            while rotation.progress().await.expect("progress").stage != stage {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), reached).await.expect("it goes on by itself");
+    };
+    let to_its_end = async || {
+        reached(RotationStage::KeepingOldKey).await;
+        all_there(&store, "every row is sealed anew");
+        place.clock.advance(HOUR);
+        reached(RotationStage::Idle).await;
+        all_there(&store, "the old key is gone");
+    };
+    let mut cut = false;
+    while !cut {
+        // What is proven of this change must not count for the next.
+        rotation.begin(&place.opening.master_key).await.expect("begun");
+        to_its_end().await;
+        let before = store.vault().current_key();
+        let mut begin = Box::pin(rotation.begin(&place.opening.master_key));
+        while !cut && is_pending(begin.as_mut()) {
+            tokio::task::yield_now().await;
+            cut = store.vault().current_key() != before;
+        }
+        // It is on disk; when its caller was told so before it was cut off, this was no test yet.
+        drop(begin);
+        to_its_end().await;
+    }
+    assert_eq!(keys_in_use(&store), [store.vault().current_key()]);
+    shutdown.trigger();
+    assert!(shutdown.drained(Duration::from_secs(20)).await);
+}
+
+#[tokio::test]
+async fn a_change_that_is_stuck_is_not_repeated_at_each_start_but_when_asked_for() {
+    let place = Place::new();
+    let store = place.filled().await;
+    let moved = store.vault().seal(NUMBERS, &1_u64.to_be_bytes(), &[1; 8]);
+    let written = store.write(move |change| {
+        change.put_sealed(NUMBERS, b"elsewhere", moved);
+        Ok::<_, StoreError>(())
+    });
+    written.await.expect("written");
+    let rotation = place.rotation(&store);
+    rotation.begin(&place.opening.master_key).await.expect("begun");
+    while rotation.step().await.expect("a step") == Step::More {}
+    drop((store, rotation));
+
+    let store = open(&place.opening);
+    let rotation = place.rotation(&store);
+    assert_eq!(rotation.step().await.expect("a step"), Step::Idle, "nothing is gone over again");
+    let progress = rotation.progress().await.expect("progress");
+    assert_eq!((progress.stage, progress.unreadable), (RotationStage::Stuck, 1));
+    let removed = store.write(|change| {
+        change.remove(NUMBERS, b"elsewhere");
+        Ok::<_, StoreError>(())
+    });
+    removed.await.expect("removed");
+    let asked = rotation.begin(&place.opening.master_key).await;
+    assert!(matches!(asked, Err(KeyChangeError::UnderWay)));
+    let stage = rotation.progress().await.expect("progress").stage;
+    assert_eq!(stage, RotationStage::Checking, "whoever asked waits for its end");
+    to_the_end(&rotation, &place.clock).await;
+    assert_eq!(keys_in_use(&store), [2]);
 }
 
 #[tokio::test]

@@ -39,9 +39,14 @@ pub struct MasterChange {
     pub written_to: String,
 }
 
-/// The master key does not open this key ring.
+/// Why a key ring was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WrongMasterKey;
+pub(super) enum UnwrapError {
+    /// No key of the ring opens with this master key.
+    WrongMasterKey,
+    /// The ring does not hold together, whatever the master key.
+    Damaged,
+}
 
 /// The keys of a ring, unwrapped.
 pub(super) struct Unwrapped {
@@ -72,20 +77,29 @@ impl Keyring {
     }
 
     /// Opens every key of the ring.
-    pub(super) fn unwrap(&self, master: &SealingKey) -> Result<Unwrapped, WrongMasterKey> {
-        let unwrap = |wrapped: &str, name: &str| -> Result<RawKey, WrongMasterKey> {
-            let sealed = from_base64url(wrapped).ok_or(WrongMasterKey)?;
-            let plain = master.open(&place_of(name), &sealed).map_err(|_| WrongMasterKey)?;
-            plain.as_slice().try_into().map(Zeroizing::new).map_err(|_| WrongMasterKey)
+    pub(super) fn unwrap(&self, master: &SealingKey) -> Result<Unwrapped, UnwrapError> {
+        let mut opened = 0;
+        let mut unwrap = |wrapped: &str, name: &str| -> Result<Option<RawKey>, UnwrapError> {
+            let sealed = from_base64url(wrapped).ok_or(UnwrapError::Damaged)?;
+            let Ok(plain) = master.open(&place_of(name), &sealed) else { return Ok(None) };
+            opened += 1;
+            plain.as_slice().try_into().map(|key| Some(Zeroizing::new(key))).map_err(|_| UnwrapError::Damaged)
         };
+        let digests = unwrap(&self.digests, "digests")?;
         let mut data = BTreeMap::new();
         for (id, wrapped) in &self.keys {
             data.insert(*id, unwrap(wrapped, &id.to_string())?);
         }
-        if !data.contains_key(&self.current) {
-            return Err(WrongMasterKey);
+        let whole: Option<BTreeMap<u32, RawKey>> =
+            data.into_iter().map(|(id, key)| Some((id, key?))).collect();
+        match (whole, digests) {
+            (Some(data), Some(digests)) if data.contains_key(&self.current) => {
+                Ok(Unwrapped { data, digests })
+            }
+            // The right master key opens all of them, a wrong one none.
+            _ if opened == 0 => Err(UnwrapError::WrongMasterKey),
+            _ => Err(UnwrapError::Damaged),
         }
-        Ok(Unwrapped { data, digests: unwrap(&self.digests, "digests")? })
     }
 
     /// The same keys under another master key.
@@ -95,7 +109,7 @@ impl Keyring {
         new: &SealingKey,
         change: MasterChange,
         random: &Random,
-    ) -> Result<Self, WrongMasterKey> {
+    ) -> Result<Self, UnwrapError> {
         let wrapped = Self::wrap(&self.unwrap(old)?, self.current, new, random);
         Ok(Self { current_since: self.current_since, master: Some(change), ..wrapped })
     }
@@ -106,7 +120,7 @@ impl Keyring {
         master: &SealingKey,
         now: Timestamp,
         random: &Random,
-    ) -> Result<(Self, Unwrapped), WrongMasterKey> {
+    ) -> Result<(Self, Unwrapped), UnwrapError> {
         let mut keys = self.unwrap(master)?;
         // Ids are never used twice: the current one is always the highest.
         let id = self.current + 1;

@@ -24,7 +24,7 @@ use redb::{Database, ReadableDatabase as _};
 
 pub use change::Change;
 pub use keyring::MasterChange;
-pub use master_key::{KeyFileError, MasterKeyFile};
+pub use master_key::{HeldKeyFile, KeyFileError, MasterKeyFile};
 pub use open::{MasterKey, OpenError, Opening};
 pub use rotation::{DataKeyRotation, KeyChangeError, Progress, RotationStage, Step};
 pub use tables::Table;

@@ -9,9 +9,9 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 use zeroize::Zeroizing;
 
-use crate::crypto::{Random, SealingKey, from_base64url};
+use crate::crypto::{Random, SealingKey, from_base64url, hmac_sha256};
 use crate::store::Vault;
-use crate::store::keyring::{Keyring, MasterChange};
+use crate::store::keyring::{Keyring, MasterChange, UnwrapError};
 use crate::store::migrate::{self, Meta, SCHEMA, STEPS, Step};
 use crate::store::{Store, StoreError};
 
@@ -45,6 +45,12 @@ impl MasterKey {
 
     pub(super) fn sealing_key(&self) -> SealingKey {
         SealingKey::new(&self.0)
+    }
+
+    /// A name by which a file of this key can be told from those of others; it tells nothing of the key.
+    pub(super) fn name(&self) -> String {
+        let digest = hmac_sha256(&*self.0, b"chartgate master key name v1");
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The text form, for the file that `init` writes.
@@ -154,7 +160,10 @@ pub(super) fn open_with(
             return Err(OpenError::Newer { found: meta.schema });
         }
         let keys = meta.keyring.unwrap(&master);
-        let keys = keys.map_err(|_| OpenError::WrongMasterKey(meta.keyring.master.clone()))?;
+        let keys = keys.map_err(|error| match error {
+            UnwrapError::WrongMasterKey => OpenError::WrongMasterKey(meta.keyring.master.clone()),
+            UnwrapError::Damaged => damaged(path, "its key ring is damaged"),
+        })?;
         Ok(Vault::new(&keys, meta.keyring.current, random.clone()))
     };
     if !fresh && let Some(meta) = look(opening)? {

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::clock::{Clock, Timestamp};
 use crate::shutdown::Shutdown;
-use crate::store::keyring::{Keyring, MasterChange};
+use crate::store::keyring::{Keyring, MasterChange, UnwrapError};
 use crate::store::migrate::KEYRING_KEY;
 use crate::store::tables::META_NAME;
 use crate::store::vault::key_id;
@@ -26,6 +26,8 @@ const MOST_ROWS: usize = 256;
 const MOST_BYTES: usize = 1 << 20;
 /// How many rows one look goes over, so that no snapshot stays open for long.
 const MOST_LOOKED: u64 = 4096;
+/// How long the old key stays at least after the proof, for reads over snapshots from before the last rows were sealed anew.
+const READS_END: Duration = Duration::from_mins(15);
 /// After the store could not be read or written.
 const REST: Duration = Duration::from_mins(1);
 
@@ -51,11 +53,25 @@ pub enum KeyChangeError {
     Store(#[from] StoreError),
 }
 
+impl From<UnwrapError> for KeyChangeError {
+    fn from(error: UnwrapError) -> Self {
+        match error {
+            UnwrapError::WrongMasterKey => Self::WrongMasterKey,
+            UnwrapError::Damaged => Self::Store(StoreError::Damaged(META_NAME)),
+        }
+    }
+}
+
 impl Store {
     /// Whether this master key opens the key ring as it is on disk now.
     pub async fn opens_with(&self, key: &MasterKey) -> Result<bool, StoreError> {
         let master = key.sealing_key();
-        self.read(move |view| Ok::<_, StoreError>(ring(view)?.unwrap(&master).is_ok())).await
+        self.read(move |view| match ring(view)?.unwrap(&master) {
+            Ok(_) => Ok(true),
+            Err(UnwrapError::WrongMasterKey) => Ok(false),
+            Err(UnwrapError::Damaged) => Err(StoreError::Damaged(META_NAME)),
+        })
+        .await
     }
 
     /// Wraps the key ring with another master key, durably; says how many keys that were. Values stay as they are, and so
@@ -72,8 +88,7 @@ impl Store {
         let (old, new) = (old.sealing_key(), new.sealing_key());
         self.write(move |transaction| {
             let random = transaction.vault().random().clone();
-            let ring = ring(transaction)?.rewrapped(&old, &new, change, &random);
-            let ring = ring.map_err(|_| KeyChangeError::WrongMasterKey)?;
+            let ring = ring(transaction)?.rewrapped(&old, &new, change, &random)?;
             put_ring(transaction, &ring);
             Ok(ring.data_keys() + 1)
         })
@@ -199,11 +214,11 @@ impl DataKeyRotation {
         let mut walk = self.state.walk.lock().await;
         let (master, now) = (master.sealing_key(), self.clock.now());
         let total = self.store.read(all_rows).await?;
-        let vault = Arc::clone(self.store.vault());
+        let (vault, state) = (Arc::clone(self.store.vault()), Arc::clone(&self.state));
         let begun = self.store.write(move |change| {
             let ring = ring(change)?;
             let random = change.vault().random().clone();
-            let new = ring.with_new_key(&master, now, &random).map_err(|_| KeyChangeError::WrongMasterKey)?;
+            let new = ring.with_new_key(&master, now, &random)?;
             if ring.data_keys() > 1 {
                 return Err(KeyChangeError::UnderWay);
             }
@@ -212,17 +227,23 @@ impl DataKeyRotation {
             let mark = Mark { key: ring.current, total, started_at: Some(now), ..Mark::default() };
             put_mark(change, &mark);
             // On the committer's thread, so no write is sealed by the new key before it is on disk, and none by the
-            // old one after this.
-            change.after_commit(move || vault.change_keys(&keys, ring.current));
+            // old one after this; and the work begins even when whoever asked for it has gone away.
+            change.after_commit(move || {
+                vault.change_keys(&keys, ring.current);
+                state.forget_progress();
+                state.wake.notify_one();
+            });
             Ok(())
         });
         let begun = begun.await;
-        if begun.is_ok() {
-            *walk = None;
-            self.forget_progress();
+        if matches!(begun, Err(KeyChangeError::UnderWay)) {
+            // Whatever stopped it may be mended.
+            let mut known = self.known(walk.take()).await?;
+            known.mark.stuck = false;
+            self.state.show(&known);
+            *walk = Some(known);
+            self.state.wake.notify_one();
         }
-        // Also when one is under way: whatever stopped it may be mended.
-        self.state.wake.notify_one();
         begun
     }
 
@@ -264,19 +285,36 @@ impl DataKeyRotation {
         let mut walk = self.state.walk.lock().await;
         if !self.store.vault().has_old_keys() {
             *walk = None;
-            self.forget_progress();
+            self.state.forget_progress();
             return Ok(Step::Idle);
         }
-        let mut now = match walk.clone() {
-            Some(known) => known,
-            None => self.resume().await?,
+        let resumed = walk.is_none();
+        let mut now = self.known(walk.clone()).await?;
+        let step = if resumed && now.mark.stuck {
+            // An earlier process has met rows that no key opens; going over everything again would find them again.
+            tracing::warn!(
+                rows = now.mark.unreadable,
+                "the old data key is kept for rows that no key opens; `chartgate keys rotate-data` looks again"
+            );
+            Step::Idle
+        } else if now.mark.proven {
+            self.finish(&mut now).await?
+        } else {
+            self.go_on(&mut now).await?
         };
         // A step that fails leaves everything as it was, and is done again.
-        let step = if now.mark.proven { self.finish(&mut now).await? } else { self.go_on(&mut now).await? };
-        let progress = described(&now.mark);
-        *self.state.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        self.state.show(&now);
         *walk = Some(now);
         Ok(step)
+    }
+
+    /// Where the work on the current data key is. What is known of an earlier key proves nothing for this one.
+    async fn known(&self, walk: Option<Walk>) -> Result<Walk, StoreError> {
+        let current = self.store.vault().current_key();
+        match walk.filter(|walk| walk.mark.key == current) {
+            Some(known) => Ok(known),
+            None => self.resume().await,
+        }
     }
 
     /// How far it is.
@@ -380,14 +418,24 @@ impl DataKeyRotation {
                 stuck,
                 ..walk.mark.clone()
             };
-            return Ok(if stuck { Step::Idle } else { Step::More });
+            if !stuck {
+                return Ok(Step::More);
+            }
+            // So that the next process knows it, too.
+            let mark = walk.mark.clone();
+            let noted = self.store.write(move |change| {
+                put_mark(change, &mark);
+                Ok::<_, StoreError>(())
+            });
+            noted.await?;
+            return Ok(Step::Idle);
         }
         let now = self.clock.now();
         let mut mark = Mark { proven: true, ..walk.mark.clone() };
         let keep = self.keep;
         let written = self.store.write(move |change| {
             let since = ring(change)?.current_since.unwrap_or(now);
-            mark.old_key_until = Some(since.after(keep));
+            mark.old_key_until = Some(since.after(keep).max(now.after(READS_END)));
             put_mark(change, &mark);
             Ok::<_, StoreError>(mark)
         });
@@ -404,20 +452,32 @@ impl DataKeyRotation {
         let mark = Mark { finished_at: Some(now), ..walk.mark.clone() };
         let (kept, vault) = (mark.clone(), Arc::clone(self.store.vault()));
         let written = self.store.write(move |change| {
-            let ring = ring(change)?.without_old_keys();
-            put_ring(change, &ring);
+            let ring = ring(change)?;
+            if ring.current != mark.key {
+                // The proof is for another key.
+                return Ok(false);
+            }
+            put_ring(change, &ring.without_old_keys());
             put_mark(change, &mark);
             change.after_commit(move || vault.forget_old_keys());
-            Ok::<_, StoreError>(())
+            Ok::<_, StoreError>(true)
         });
-        written.await?;
+        if !written.await? {
+            return Ok(Step::More);
+        }
         walk.mark = kept;
         tracing::info!("everything is sealed by the new data key; the old one was dropped");
         Ok(Step::Idle)
     }
+}
+
+impl State {
+    fn show(&self, walk: &Walk) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(described(&walk.mark));
+    }
 
     fn forget_progress(&self) {
-        *self.state.progress.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

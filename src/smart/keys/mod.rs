@@ -7,11 +7,12 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::crypto::{Algorithm, Jwks, KeyError, KeyPair, KeyType, Random, read_private_key};
 use crate::secret::Secret;
+use crate::shutdown::Shutdown;
 use crate::store::{Change, Range, Reader, Store, StoreError};
 
 pub use fetches::{Fetcher, JwksFetches};
@@ -42,6 +43,7 @@ pub struct SigningKeys {
     store: Store,
     clock: Clock,
     random: Random,
+    shutdown: Shutdown,
     overlap: Duration,
     loaded: Arc<RwLock<Loaded>>,
     /// What is loaded must be what was written last, so changes go one after the other.
@@ -61,13 +63,20 @@ struct Loaded {
 impl SigningKeys {
     /// Reads the keys there are. `overlap` is how long EHRs may keep a JWKS: a key is published for as long before it
     /// signs and after it signed last.
-    pub fn load(store: Store, clock: Clock, random: Random, overlap: Duration) -> Result<Self, SigningError> {
+    pub fn load(
+        store: Store,
+        clock: Clock,
+        random: Random,
+        shutdown: Shutdown,
+        overlap: Duration,
+    ) -> Result<Self, SigningError> {
         let loaded = read(&store)?;
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Self {
             store,
             clock,
             random,
+            shutdown,
             overlap,
             loaded: Arc::new(RwLock::new(loaded)),
             changing: Arc::default(),
@@ -188,8 +197,21 @@ impl SigningKeys {
         .await
     }
 
-    /// Carries out one change over all keys in a transaction, then uses what came of it; the keys it names.
+    /// Carries out one change over all keys in a transaction, then uses what came of it; the keys it names. Also when whoever
+    /// asked for it goes away in between: what is on disk and what is published must not part.
     async fn change<F>(&self, change: F) -> Result<Vec<SigningKey>, RotationError>
+    where
+        F: FnOnce(&mut Ring) -> Result<Vec<String>, RotationError> + Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        let keys = self.clone();
+        self.shutdown.spawn(async move {
+            let _ = tell.send(keys.change_now(change).await);
+        });
+        told.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    async fn change_now<F>(&self, change: F) -> Result<Vec<SigningKey>, RotationError>
     where
         F: FnOnce(&mut Ring) -> Result<Vec<String>, RotationError> + Send + 'static,
     {
@@ -251,4 +273,44 @@ where
     E: From<KeyError> + Send + 'static,
 {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(KeyError::SigningFailed.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::{MasterKey, Opening};
+
+    #[tokio::test]
+    async fn keys_whose_maker_went_away_half_way_are_published_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let opening = Opening {
+            path: folder.path().join("store.redb"),
+            master_key: MasterKey::generate(&Random::seeded(1)),
+            cache_bytes: 1 << 20,
+            create: true,
+        };
+        let store = Store::open(&opening, Random::seeded(2)).expect("a store");
+        let clock = Clock::manual(Timestamp::from_seconds(1_000));
+        let shutdown = Shutdown::default();
+        let overlap = Duration::from_hours(24);
+        let keys = SigningKeys::load(store.clone(), clock, Random::system(), shutdown.clone(), overlap);
+        let keys = keys.expect("read");
+        let key = keys.make(KeyType::EcP256).await.expect("a key");
+        let kid = key.kid.clone();
+        {
+            let mut adding = std::pin::pin!(keys.change(move |ring| {
+                let kid = key.kid.clone();
+                ring.add(key)?;
+                Ok(vec![kid])
+            }));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(adding.as_mut().poll(&mut context).is_pending(), "it waits for the disk");
+        }
+        assert!(shutdown.drained(Duration::from_mins(1)).await);
+        // Whatever was waiting is on disk after this.
+        store.write(|_| Ok::<_, StoreError>(())).await.expect("written");
+        assert_eq!(read(&store).expect("read").keys.len(), 1, "on disk");
+        assert_eq!(*keys.published(), [kid], "and published");
+    }
 }

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use chartgate::clock::Timestamp;
 use chartgate::crypto::Random;
-use chartgate::store::{MasterKey, Opening, Range, Reader as _, Store, StoreError, Table};
+use chartgate::store::{
+    MasterChange, MasterKey, MasterKeyFile, Opening, Range, Reader as _, Store, StoreError, Table,
+};
 use serde_json::Value;
 
 use super::running::text;
@@ -208,6 +211,71 @@ async fn a_master_key_that_is_a_credential_is_written_where_the_operator_says() 
     let serving = serve();
     opens(&place);
     place.ask(&["keys", "rotate-data"]).ok();
+    assert_eq!(serving.stop().code, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_change_of_the_master_key_is_refused_while_one_is_under_way() {
+    let place = place_with_a_key();
+    let (path, before) = (key_file(&place), names(&place));
+    let old = read(&path);
+    // What a first command does as long as it runs.
+    let held = MasterKeyFile::at(path.clone().into()).hold().expect("nobody else has it");
+    let serving = place.serve();
+    place.run(&["keys", "rotate-master"]).refused(1, &[&path, "by another command", "nothing was changed"]);
+    assert_eq!((read(&path), names(&place)), (old, before));
+    // A start in the middle of a change leaves the files to the command that is at it, and serves.
+    assert_eq!(serving.stop().code, Some(0));
+    let new = MasterKey::generate(&Random::system());
+    let changed = MasterChange { at: Timestamp::from_seconds(1), written_to: "beside".to_owned() };
+    held.stage(&new).expect("staged");
+    let old = MasterKey::parse(&read(&path)).expect("a key");
+    let store = store_of(&place);
+    store.change_master_key(&old, &new, changed).await.expect("changed");
+    drop(store);
+    let before = names(&place);
+    let serving = place.serve();
+    assert_eq!(names(&place), before);
+    opens(&place);
+    let kept = held.promote(&new, Timestamp::from_seconds(1)).expect("in place").expect("kept");
+    assert_eq!(read(&kept.display().to_string()).trim(), &**old.to_text(), "the old key, not the new one");
+    drop(held);
+    assert_eq!(serving.stop().code, Some(0));
+    opens(&place);
+}
+
+#[tokio::test]
+async fn two_changes_of_the_master_key_at_once_leave_the_key_of_the_store_in_its_place() {
+    let place = place_with_a_key();
+    let config = place.config();
+    let serving = place.serve();
+    for _ in 0..3 {
+        let change = || Program::start(&["keys", "rotate-master", "--config", &config]);
+        for ended in [change(), change()].map(Program::ended) {
+            assert!(ended.code == Some(0) || ended.err.contains("by another command"), "{ended:?}");
+        }
+        place.ask(&["keys", "rotate-master", "--dry-run"]).ok();
+    }
+    assert_eq!(serving.kill().code, None);
+    opens(&place);
+}
+
+#[tokio::test]
+async fn a_dry_run_leaves_the_files_of_an_interrupted_change_as_they_are() {
+    let place = place_with_a_key();
+    let path = key_file(&place);
+    let old = read(&path);
+    place.ask(&["keys", "rotate-master"]).ok();
+    let waiting = format!("{path}.new");
+    fs::rename(&path, &waiting).expect("moved");
+    fs::write(&path, &old).expect("written");
+    let before = names(&place);
+    for task in ["rotate-master", "rotate-data"] {
+        place.ask(&["keys", task, "--dry-run"]).ok();
+        assert_eq!((read(&path), names(&place)), (old.clone(), before.clone()), "{task}");
+    }
+    let serving = place.serve();
+    assert!(read(&path) != old, "a start finishes it");
     assert_eq!(serving.stop().code, Some(0));
 }
 
