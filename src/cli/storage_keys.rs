@@ -31,18 +31,20 @@ pub async fn rotate_master(
     // systemd's credential is a copy that nobody can write; only a file of the configuration can be replaced here.
     let file = reached.config().master_key.file.clone().map(MasterKeyFile::at);
     let held = match &file {
-        Some(file) if !dry_run => Some(file.hold().map_err(|error| match error {
-            KeyFileError::Busy(_) => Failure::Failed(format!("{error}; nothing was changed")),
-            error => Failure::Configuration(error.to_string()),
+        Some(file) if !dry_run => Some(file.hold().map_err(|error| {
+            if matches!(error, KeyFileError::Busy(_)) {
+                Failure::Failed(format!("{error}; nothing was changed"))
+            } else {
+                Failure::Configuration(error.to_string())
+            }
         })?),
         _ => None,
     };
-    let old = match &file {
-        Some(file) => Some(opening_key(reached, file, held.as_ref()).await?),
-        None => {
-            ask(reached, KeysCommand::DataKeyProgress).await?;
-            None
-        }
+    let old = if let Some(file) = &file {
+        Some(opening_key(reached, file, held.as_ref()).await?)
+    } else {
+        ask(reached, KeysCommand::DataKeyProgress).await?;
+        None
     };
     let new = MasterKey::generate(&Random::system());
     let target = Target::of(named, file)?;
@@ -74,25 +76,22 @@ pub async fn rotate_master(
         },
     };
     let mut told = json!({ "state": "changed", "wrapped": wrapped });
-    let advice = match (target.replaces(), &held) {
-        (Some(file), Some(held)) => {
-            let kept = put_in_place(reached, file, held, &new).await?;
-            told["master_key"] = json!(file.path());
-            told["old_key"] = json!(kept);
-            let kept = kept.map_or_else(|| "the old one".to_owned(), |kept| format!("`{}`", kept.display()));
-            format!(
-                "make a copy of the new key, apart from the backups; {kept} opens backups made before now: destroy it with \
+    let advice = if let (Some(file), Some(held)) = (target.replaces(), &held) {
+        let kept = put_in_place(reached, file, held, &new).await?;
+        told["master_key"] = json!(file.path());
+        told["old_key"] = json!(kept);
+        let kept = kept.map_or_else(|| "the old one".to_owned(), |kept| format!("`{}`", kept.display()));
+        format!(
+            "make a copy of the new key, apart from the backups; {kept} opens backups made before now: destroy it with \
                  the last of them"
-            )
-        }
-        _ => {
-            told["new_key"] = json!(written_to);
-            format!(
-                "put `{}` in the place of the master key before the next start; keep the old one as long as you have backups \
+        )
+    } else {
+        told["new_key"] = json!(written_to);
+        format!(
+            "put `{}` in the place of the master key before the next start; keep the old one as long as you have backups \
                  made before now",
-                written_to.display()
-            )
-        }
+            written_to.display()
+        )
     };
     say(&told, json);
     output::note(&advice);

@@ -529,19 +529,19 @@ async fn a_read_that_began_before_the_last_row_was_sealed_anew_still_opens_it_af
     let place = Place::new();
     let store = place.filled().await;
     let rotation = place.rotation(&store);
-    let (began, begun) = std::sync::mpsc::channel();
+    let (tell, started) = std::sync::mpsc::channel();
     let (go_on, going_on) = std::sync::mpsc::channel::<()>();
     let reading = {
         let store = store.clone();
         std::thread::spawn(move || {
             store.read_now(|view| {
-                let _ = began.send(());
+                let _ = tell.send(());
                 let _ = going_on.recv();
                 view.get(NUMBERS, &7_u64.to_be_bytes())
             })
         })
     };
-    begun.recv().expect("a snapshot");
+    started.recv().expect("a snapshot");
     rotation.begin(&place.opening.master_key).await.expect("begun");
     // The pass takes longer than anything outside the store is kept for.
     place.clock.advance(HOUR * 3);

@@ -50,7 +50,9 @@ impl MasterKey {
     /// A name by which a file of this key can be told from those of others; it tells nothing of the key.
     pub(super) fn name(&self) -> String {
         let digest = hmac_sha256(&*self.0, b"chartgate master key name v1");
-        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        format!("{:016x}", u64::from_be_bytes(first))
     }
 
     /// The text form, for the file that `init` writes.
