@@ -607,6 +607,10 @@ async fn a_change_that_is_stuck_is_not_repeated_at_each_start_but_when_asked_for
     let moved = store.vault().seal(NUMBERS, &1_u64.to_be_bytes(), &[1; 8]);
     let written = store.write(move |change| {
         change.put_sealed(NUMBERS, b"elsewhere", moved);
+        // More than one look goes over, so that a pass that begins can be told from one that does not.
+        for number in 0..5_000_u64 {
+            change.put(OTHERS, &(ROWS + number).to_be_bytes(), &[3; 8]);
+        }
         Ok::<_, StoreError>(())
     });
     written.await.expect("written");
