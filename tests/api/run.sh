@@ -46,8 +46,10 @@ validate(document)
 print(f"valid OpenAPI {document['openapi']}: {sum(len(methods) for methods in document['paths'].values())} operations")
 PYTHON
 
+# It leaves its notes where it runs.
+cd "$work"
 # The live proxy answers with what a hospital says; it has tests of its own. A schema cannot say that `patient_id` is that
 # of the path, or which cursor belongs to which list, so refusing what only the schema allows is no failure.
 "$work/venv/bin/schemathesis" run "$work/openapi.json" --url "$base" \
-  --header "Authorization: Bearer $key" --seed 20261102 --max-time "$seconds" --workers 2 --no-color \
+  --header "Authorization: Bearer $key" --seed 20261102 --max-time "$seconds" --workers 1 --suppress-health-check all --no-color \
   --exclude-checks positive_data_acceptance --exclude-path-regex '^/fhir/' | tee "$work/report"
