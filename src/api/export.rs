@@ -32,8 +32,10 @@ enum Packing {
 /// `GET /patients/{id}/records/export`
 pub async fn export(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
     let query = &request.query;
-    let wanted =
-        ExportQuery { types: records::types(query.get("type"))?, since: records::since(query.get("since"))? };
+    let wanted = ExportQuery {
+        types: records::allowed(&request.caller, records::types(query.get("type"))?)?,
+        since: records::since(query.get("since"))?,
+    };
     let packing = match query.get("gzip") {
         None if accepts_gzip(&request.headers) => Packing::Transfer,
         None | Some("false") => Packing::Plain,

@@ -3,14 +3,15 @@
 use crate::api::wire::{WireRecord, WireRecords};
 use crate::api::{Api, ApiRequest, ok, patients};
 use crate::clock::Timestamp;
-use crate::http::{Answer, Problem};
+use crate::http::{Answer, Problem, ProblemKind};
 use crate::records::{CursorError, PageQuery, Position};
+use crate::workspaces::{Caller, ResourceType};
 
 /// `GET /patients/{id}/records`: its page size is `count`, and it has cursors both ways.
 pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
     let query = &request.query;
     let count = query.page_size("count", 100)?;
-    let types = types(query.get("type"))?;
+    let types = allowed(&request.caller, types(query.get("type"))?)?;
     let since = since(query.get("since"))?;
     let (param, position) = match (query.get("starting_after"), query.get("ending_before")) {
         (Some(_), Some(_)) => {
@@ -45,6 +46,25 @@ pub fn since(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let wrong =
         || Problem::invalid("since", "`since` must be a date or a date-time, such as 2026-11-02T08:00:00Z.");
     Timestamp::parse(text).map(Some).ok_or_else(wrong)
+}
+
+/// What a key for some types only gets to see: what it asks for, if it may, and without a question all it may.
+pub fn allowed(caller: &Caller, asked: Vec<String>) -> Result<Vec<String>, Problem> {
+    let may = |name: &String| ResourceType::parse(name).is_some_and(|one| caller.fhir_types.include(one));
+    let refuse = |message: &str| Err(Problem::new(ProblemKind::InsufficientScope, message));
+    if caller.fhir_types.is_all() {
+        return Ok(asked);
+    }
+    if !asked.iter().all(may) {
+        return refuse("This API key may read some resource types only, and `type` names another one.");
+    }
+    if !asked.is_empty() {
+        return Ok(asked);
+    }
+    let mut all: Vec<String> = ResourceType::all().map(|one| one.name().to_owned()).collect();
+    all.retain(may);
+    // An empty list would mean all types.
+    if all.is_empty() { refuse("This API key may read no resource type.") } else { Ok(all) }
 }
 
 /// Comma-separated FHIR resource types, in one order, so that the same list spelled differently is the same filter.

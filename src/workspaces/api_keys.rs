@@ -51,7 +51,7 @@ pub struct ApiKey {
     /// What it may do; without a list, everything.
     #[serde(default)]
     pub scopes: Option<Vec<KeyScope>>,
-    /// Which resource types it may read live; without a list, all.
+    /// Which resource types it may read, live or stored; without a list, all.
     #[serde(default)]
     pub fhir_types: Option<Vec<ResourceType>>,
     /// The version of the API for requests that name none.
@@ -96,7 +96,7 @@ pub struct NewApiKeyTerms {
     pub expires_at: Option<Timestamp>,
     /// What it may do; without a list, everything.
     pub scopes: Option<Vec<KeyScope>>,
-    /// Which resource types it may read live; without a list, all.
+    /// Which resource types it may read, live or stored; without a list, all.
     pub fhir_types: Option<Vec<ResourceType>>,
 }
 
@@ -120,7 +120,7 @@ pub struct Caller {
     pub key: ApiKeyId,
     /// What the key may do.
     pub scopes: KeyScopes,
-    /// Which resource types it may read live.
+    /// Which resource types it may read.
     pub fhir_types: KeyTypes,
 }
 

@@ -1,4 +1,4 @@
-//! The resource types of FHIR R4, and which of them an API key may read live.
+//! The resource types of FHIR R4, and which of them an API key may read.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,11 @@ impl ResourceType {
         u8::try_from(TYPES.binary_search(&name).ok()?).ok().map(Self)
     }
 
+    /// All of them, by name.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0_u8..).take(TYPES.len()).map(Self)
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         TYPES.get(usize::from(self.0)).copied().unwrap_or_default()
@@ -69,7 +74,7 @@ impl From<ResourceType> for &'static str {
     }
 }
 
-/// The types that one key may read live.
+/// The types that one key may read, live or stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyTypes(Option<[u64; 3]>);
 

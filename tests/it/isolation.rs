@@ -1,6 +1,7 @@
 //! Two workspaces never see each other, nothing of the sandbox meets anything live, and no secret or clinical text is
 //! found where it should not be.
 
+use chartgate::api::OPERATIONS;
 use chartgate::config::{AuthMethod, Environment, SmartVersion};
 use chartgate::directory::{NewEhrClient, NewSource};
 use chartgate::events::history::RefreshedBy;
@@ -59,6 +60,82 @@ async fn another_workspace_finds_nothing_through_any_operation() {
     let result = format!("{other_link}/result/{connection}");
     assert_eq!(Browser::default().get(&result).await.status, 404, "a result belongs to its own session");
     assert_eq!(Browser::default().get(&link).await.status, 200);
+}
+
+/// The same ids, sessions and endpoints in both workspaces; every operation of the table is asked for the other's things.
+#[tokio::test]
+async fn no_operation_of_the_table_shows_or_changes_what_is_anothers() {
+    let app = TestApp::start().await;
+    let receiver = json!({"url": "http://localhost:9/hooks", "events": ["*"]});
+    let endpoint =
+        app.api("POST", "/webhooks", receiver).await.ok()["id"].as_str().expect("an id").to_owned();
+    let user = app.hospital.users()[0].username.clone();
+    let connection = app.connected("amy-7", &user).await;
+    let (_, session) = app.session("amy-7").await;
+    let events = app.api("GET", &format!("/webhooks/{endpoint}/events"), Value::Null).await.ok();
+    let event = events["data"][0]["id"].as_str().expect("an event").to_owned();
+    let stranger = key_of(&app, "stranger", Environment::Sandbox).await;
+    let own = json!({"patient_id": "amy-7", "return_url": "https://a.example/"});
+    app.api_as(&stranger, "POST", "/patient-sessions", own).await.ok();
+
+    let ours = async |path: &str| app.api("GET", path, Value::Null).await.text;
+    let watched = [
+        "/patients/amy-7".to_owned(),
+        "/patients".to_owned(),
+        "/patients/amy-7/records".to_owned(),
+        "/patients/amy-7/patient-sessions".to_owned(),
+        format!("/webhooks/{endpoint}"),
+    ];
+    let mut before = Vec::new();
+    for path in &watched {
+        before.push(ours(path).await);
+    }
+    for row in OPERATIONS.iter().filter(|row| row.scope.is_some()) {
+        let id = match row.path.split('/').nth(1) {
+            Some("patients") => "amy-7",
+            Some("patient-sessions") => session.as_str(),
+            Some("webhooks") => endpoint.as_str(),
+            Some("events") => event.as_str(),
+            // The catalogue belongs to everybody of the environment.
+            Some("connections") => "fhirsrc_x",
+            Some("launch-contexts") => "7f2c1e9a-0000-4000-8000-000000000000",
+            Some("fhir") => "",
+            other => panic!("{other:?} is new: say what another workspace would ask for"),
+        };
+        let path =
+            row.path.replace("{id}", id).replace("{connection_id}", &connection).replace("{path}", "Patient");
+        let body = match row.method.as_str() {
+            "POST" => {
+                json!({"patient_id": "zoe", "return_url": "https://a.example/", "url": "https://a.example/", "events": ["*"]})
+            }
+            "PUT" => json!({"patient_id": "amy-7", "name": "theirs"}),
+            "PATCH" => json!({"description": "theirs"}),
+            _ => Value::Null,
+        };
+        let body = if row.path == "/patient-sessions" {
+            json!({"patient_id": "zoe", "return_url": "https://a.example/"})
+        } else {
+            body
+        };
+        let answer = app.api_as(&stranger, row.method.as_str(), &path, body).await;
+        assert!(answer.status < 500, "{} {}", row.id, answer.text);
+        for theirs in [&connection, &session, &endpoint, &event, &"resourceType\":\"Patient".to_owned()] {
+            assert!(!answer.text.contains(theirs.as_str()), "{} shows {theirs}", row.id);
+        }
+        let named_only = !row.path.contains("/patients/{id}") || row.path.contains("{connection_id}");
+        if named_only && row.path.contains('{') {
+            assert!(
+                [404, 400].contains(&answer.status),
+                "{} answered {}: {}",
+                row.id,
+                answer.status,
+                answer.text
+            );
+        }
+    }
+    for (path, before) in watched.iter().zip(&before) {
+        assert!(&ours(path).await == before, "{path} was changed by a stranger");
+    }
 }
 
 #[tokio::test]

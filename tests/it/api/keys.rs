@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chartgate::api::OPERATIONS;
-use chartgate::workspaces::{ApiKeyState, KeyScope, NewApiKeyTerms};
+use chartgate::workspaces::{ApiKeyState, KeyScope, NewApiKeyTerms, ResourceType};
 use serde_json::{Value, json};
 
 use super::{common, refused};
@@ -47,6 +47,39 @@ async fn a_key_does_what_its_scopes_say_and_nothing_else() {
     let nothing = key(&app, Some(Vec::new())).await;
     refused(&app.api_as(&nothing, "GET", "/patients", Value::Null).await, 403, "insufficient_scope", None);
     assert_eq!(app.api_as(&key(&app, None).await, "GET", "/patients", Value::Null).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_for_some_types_sees_no_others_in_what_is_stored() {
+    let app = TestApp::start().await;
+    let user = app.hospital.users()[0].username.clone();
+    app.connected("amy-7", &user).await;
+    let parts = app.app().parts();
+    let workspace = parts.workspaces.named("sandbox").await.expect("read").expect("there");
+    let only = async |names: &[&str]| {
+        let types = names.iter().map(|name| ResourceType::parse(name).expect("a type")).collect();
+        let terms = NewApiKeyTerms { fhir_types: Some(types), ..NewApiKeyTerms::default() };
+        parts.api_keys.create(&workspace, "some", terms).await.expect("a key").text.expose().to_owned()
+    };
+    let some = only(&["Condition", "Immunization"]).await;
+    let call = async |key: &str, path: &str| {
+        app.api_as(key, "GET", &format!("/patients/amy-7/records{path}"), Value::Null).await
+    };
+    for path in ["?type=Observation", "?type=Condition,Patient", "/export?type=Observation"] {
+        refused(&call(&some, path).await, 403, "insufficient_scope", None);
+    }
+    let page = call(&some, "").await.ok();
+    let rows = page["data"].as_array().expect("a list");
+    let kinds: Vec<&str> = rows.iter().filter_map(|row| row["resource"]["resourceType"].as_str()).collect();
+    assert!(kinds.contains(&"Condition") && !kinds.is_empty(), "{kinds:?}");
+    assert!(kinds.iter().all(|kind| ["Condition", "Immunization"].contains(kind)), "{kinds:?}");
+    let lines = call(&some, "/export").await.text;
+    assert_eq!(lines.lines().count(), kinds.len());
+    assert_eq!(call(&some, "?type=Condition").await.status, 200);
+    let none = only(&[]).await;
+    for path in ["", "/export"] {
+        refused(&call(&none, path).await, 403, "insufficient_scope", None);
+    }
 }
 
 #[tokio::test]
