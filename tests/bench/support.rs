@@ -177,7 +177,7 @@ fn stored_connection(random: &Random, at: Timestamp, as_: Stored) -> Connection 
 /// With tokens as long as Oracle Health's.
 fn stored_grant(random: &Random, expires_at: Timestamp, due_at: Timestamp) -> Grant {
     let grant = json!({
-        "access_token": random.token::<600>(), "received_at": due_at.before(Duration::from_hours(600)),
+        "access_token": random.token::<600>(), "received_at": expires_at.before(Duration::from_hours(24 * 300)),
         "expires_at": expires_at, "refresh_token": random.token::<200>(), "superseded": random.token::<200>(),
         "token_server": {
             "endpoint": "https://authorization.cerner.com/tenants/t/hosts/h/protocols/oauth2/profiles/smart-v1/token",
