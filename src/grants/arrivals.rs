@@ -9,11 +9,12 @@ use crate::events::Incident;
 use crate::events::history::{self, Entry};
 use crate::grants::ending::keep_refreshes;
 use crate::grants::grant::{self, Grant, PULLS_WANTED, PullWanted};
+use crate::grants::held::{self, HeldGrant};
 use crate::grants::refresh::{first_due, read_both};
 use crate::grants::{Announcements, Connection, ConnectionStatus, FailureNote, Grants, due, lock};
 use crate::id::{ConnectionId, EhrClientId, Id as _, PatientSessionId, SourceId};
 use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
-use crate::smart::launch::Exchanged;
+use crate::smart::launch::{Exchanged, Unfinished};
 use crate::smart::scopes::ScopeSet;
 use crate::smart::{
     CallbackQuery, Departure, EhrPatientId, EhrServer, Landing, LaunchFailure, Launcher, Origin,
@@ -127,11 +128,7 @@ impl Grants {
     async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landing, StoreError> {
         let attempt = &returned.attempt;
         let returned_at = Some(self.0.clock.now());
-        let outcome = if let Some((server, registration)) = self.parties(attempt.source, attempt.ehr_client) {
-            self.0.launcher.finish(attempt, query, &server, &registration).await
-        } else {
-            Err(LaunchFailure::source_gone())
-        };
+        let outcome = self.finish(&returned, query).await?;
         let (session, id) = match returned.landing {
             Landing::Session { session, connection } => (session, connection),
             Landing::Context { workspace, context } => {
@@ -152,6 +149,14 @@ impl Grants {
                 if let Some(patient) = exchanged.patient.clone() {
                     self.keep(&about, &returned, (id, patient), exchanged).await?
                 } else {
+                    let grant = Grant::of(&exchanged);
+                    let unwanted = HeldGrant {
+                        session: Some(session),
+                        source: about.source,
+                        ehr_client: about.ehr_client,
+                        grant,
+                    };
+                    self.give_back_of_launch(unwanted).await;
                     let failure = LaunchFailure::no_patient(&exchanged.warnings);
                     self.keep_failure(&about, id, failure, Ends::Journey).await?
                 }
@@ -159,6 +164,40 @@ impl Grants {
             Err(failure) => self.keep_failure(&about, id, failure, Ends::Journey).await?,
         };
         Ok(Landing::Session { session, connection })
+    }
+
+    /// Finishes a launch as far as the hospital is asked; what came of it is to be kept next.
+    async fn finish(
+        &self,
+        returned: &Returned,
+        query: CallbackQuery,
+    ) -> Result<Result<Exchanged, LaunchFailure>, StoreError> {
+        let attempt = &returned.attempt;
+        let (source, ehr_client) = (attempt.source, attempt.ehr_client);
+        let Some((server, registration)) = self.parties(source, ehr_client) else {
+            return Ok(Err(LaunchFailure::source_gone()));
+        };
+        let mut exchanged = match self.0.launcher.finish(attempt, query, &server, &registration).await {
+            Ok(exchanged) => exchanged,
+            Err(Unfinished { failure, unwanted }) => {
+                if let Some(unwanted) = unwanted {
+                    let grant = Grant::received(unwanted.tokens, unwanted.received_at, unwanted.token_server);
+                    let session = returned.landing.session();
+                    self.give_back_of_launch(HeldGrant { session, source, ehr_client, grant }).await;
+                }
+                return Ok(Err(failure));
+            }
+        };
+        let asking = (exchanged.question.take(), returned.landing);
+        if let (Some(question), Landing::Session { session, connection }) = asking {
+            let grant = Grant::of(&exchanged);
+            self.hold(connection, HeldGrant { session: Some(session), source, ehr_client, grant }).await?;
+            match self.0.launcher.ask_for_patient(&server, &exchanged, &question).await {
+                Ok(patient) => exchanged.patient = Some(patient),
+                Err(reason) => exchanged.warnings.push(reason),
+            }
+        }
+        Ok(Ok(exchanged))
     }
 
     /// Connection, grant, what the session notes of it and the wish for a pull: one transaction.
@@ -175,13 +214,7 @@ impl Grants {
         }
         let requested: Vec<String> = texts(&ScopeSet::parse(about.requested));
         let scopes = exchanged.tokens.scope.as_ref().map_or_else(|| requested.clone(), texts);
-        let grant = Grant::new(
-            exchanged.tokens.access_token,
-            exchanged.received_at,
-            exchanged.tokens.expires_in,
-            exchanged.tokens.refresh_token,
-            exchanged.token_server,
-        );
+        let grant = Grant::of(&exchanged);
         let (session_id, source, ehr_client) = (about.session, about.source, about.ehr_client);
         let returned = returned.clone();
         let (launcher, unwanted): (Launcher, Grant) = (self.0.launcher.clone(), grant.clone());
@@ -191,6 +224,7 @@ impl Grants {
             .0
             .store
             .write(move |change| {
+                held::let_go(change, id);
                 let Some(session) = sessions::by_id(change, session_id)? else {
                     return Ok(Kept::NoSession);
                 };
@@ -332,6 +366,7 @@ impl Grants {
         self.0
             .store
             .write(move |change| {
+                held::let_go(change, id);
                 let mut incident = Incident {
                     reference,
                     at: now,

@@ -9,7 +9,7 @@ use crate::id::{
 };
 use crate::smart::EhrPatientId;
 use crate::smart::ehr_error::{FailureCode, PatientText, WhoActs};
-use crate::store::{Change, Range, Reader, StoreError, Table, json_value};
+use crate::store::{Change, Mark, Range, Reader, StoreError, Table, json_value};
 use crate::workspaces::SESSION_ATTEMPTS;
 
 const CONNECTIONS: Table<Connection> = Table::new("connections.v1");
@@ -99,6 +99,19 @@ impl Connection {
     /// The connection of this id.
     pub fn find(reader: &impl Reader, id: ConnectionId) -> Result<Option<Self>, StoreError> {
         reader.get(CONNECTIONS, &id.to_bytes())
+    }
+
+    /// The connection of this id with its row's mark.
+    pub(super) fn find_marked(
+        reader: &impl Reader,
+        id: ConnectionId,
+    ) -> Result<(Option<Self>, Mark), StoreError> {
+        reader.get_marked(CONNECTIONS, &id.to_bytes())
+    }
+
+    /// The mark of a connection's row.
+    pub(super) fn mark(reader: &impl Reader, id: ConnectionId) -> Result<Mark, StoreError> {
+        reader.mark(CONNECTIONS, &id.to_bytes())
     }
 
     /// All connections of a patient, failed ones included, newest first.

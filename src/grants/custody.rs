@@ -1,5 +1,6 @@
 //! Access tokens for whoever needs one.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -298,11 +299,9 @@ impl Grants {
         };
         let mut known = lock(&self.0.fresh);
         if known.len() >= MOST_IN_MEMORY && !known.contains_key(&connection.id) {
-            let now = self.0.clock.now();
-            known.retain(|_, token| token.is_good(now, token.good_until));
+            make_room(&mut known, self.0.clock.now());
         }
-        let room = known.len() < MOST_IN_MEMORY || known.contains_key(&connection.id);
-        if room && self.0.ended.load(Ordering::Acquire) == generation {
+        if self.0.ended.load(Ordering::Acquire) == generation {
             let fresh = Fresh {
                 access: access.clone(),
                 received_at: grant.received_at,
@@ -326,6 +325,18 @@ impl Fresh {
 
 /// Tokens in memory at most: 100,000 of 1 KB are 100 MB, and a box that busy has them.
 const MOST_IN_MEMORY: usize = 100_000;
+/// Makes room for a sixteenth of that at once, so that it is made seldom: whoever needs a token that is let go finds it in
+/// the store.
+fn make_room(known: &mut HashMap<ConnectionId, Fresh>, now: Timestamp) {
+    known.retain(|_, token| token.is_good(now, token.good_until));
+    let mut surplus = known.len().saturating_sub(MOST_IN_MEMORY / 16 * 15);
+    known.retain(|_, _| {
+        let goes = surplus > 0;
+        surplus -= usize::from(goes);
+        !goes
+    });
+}
+
 /// Gates that remember a failure; over this, those whose rest is over are forgotten.
 const MOST_GATES: usize = 10_000;
 

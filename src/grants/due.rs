@@ -31,6 +31,15 @@ pub(super) fn clear(change: &mut Change<'_>, connection: ConnectionId, grant: &G
     }
 }
 
+/// Whether anything stands at a place.
+pub(super) fn stands(
+    reader: &impl Reader,
+    connection: ConnectionId,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    reader.has(GRANTS_DUE, &key(at, connection))
+}
+
 /// Takes a place away that no grant of the connection claims.
 pub(super) fn clear_place(change: &mut Change<'_>, connection: ConnectionId, at: Timestamp) {
     change.remove(GRANTS_DUE, &key(at, connection));

@@ -128,14 +128,8 @@ impl Grants {
             tracing::warn!(%source, warning, "launch finished with a warning");
         }
         let requested = ScopeSet::parse(&attempt.requested);
-        let scopes = exchanged.tokens.scope.unwrap_or_else(|| requested.clone());
-        let grant = Grant::new(
-            exchanged.tokens.access_token,
-            exchanged.received_at,
-            exchanged.tokens.expires_in,
-            exchanged.tokens.refresh_token,
-            exchanged.token_server,
-        );
+        let scopes = exchanged.tokens.scope.clone().unwrap_or_else(|| requested.clone());
+        let grant = Grant::of(&exchanged);
         let texts = |set: &ScopeSet| set.iter().map(|scope| scope.as_str().to_owned()).collect::<Vec<_>>();
         let connection = exchanged.patient.clone().map(|patient| Connection {
             id: self.0.random.id(now),

@@ -12,8 +12,8 @@ use crate::grants::grant::{self, Grant};
 use crate::grants::refresh::{Words, read_both};
 use crate::grants::{Connection, ConnectionStatus, Grants, lock};
 use crate::id::{ConnectionId, EhrClientId, PatientKey, SourceId};
-use crate::smart::TokenFailure;
 use crate::smart::token_response::RefreshToken;
+use crate::smart::{TokenFailure, Unwanted};
 use crate::store::{Change, StoreError};
 
 /// Between the tries to give a grant back. The token is in memory only, so there is no later try than these.
@@ -157,7 +157,6 @@ impl Grants {
         grant: Grant,
         noted: Option<ConnectionId>,
     ) {
-        let Some(token) = grant.refresh_token else { return };
         let grants = self.clone();
         let Some((server, registration)) = self.parties(source, ehr_client) else {
             if let Some(id) = noted {
@@ -168,7 +167,11 @@ impl Grants {
         self.0.shutdown.spawn(async move {
             let mut waits = REVOKE_AGAIN_AFTER.into_iter();
             let outcome = loop {
-                let told = grants.0.tokens.revoke(&grant.token_server, &registration, server.reach, &token).await;
+                let token = match &grant.refresh_token {
+                    Some(token) => Unwanted::Refresh(token),
+                    None => Unwanted::Access(&grant.access_token),
+                };
+                let told = grants.0.tokens.revoke(&grant.token_server, &registration, server.reach, token).await;
                 match told {
                     Ok(true) => break Revocation::Done,
                     Ok(false) => break Revocation::NoEndpoint,

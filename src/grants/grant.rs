@@ -11,8 +11,9 @@ use crate::events::history::{self, RefreshedBy};
 use crate::grants::refusals::Refusals;
 use crate::grants::{Announcements, Connection, ConnectionStatus, due};
 use crate::id::{ConnectionId, Id as _, PatientKey};
+use crate::smart::launch::Exchanged;
 use crate::smart::server::TokenServer;
-use crate::smart::token_response::{AccessToken, RefreshToken};
+use crate::smart::token_response::{AccessToken, RefreshToken, TokenResponse};
 use crate::store::{Change, Reader as _, StoreError, Table, json_value};
 
 /// Grants by connection id.
@@ -94,19 +95,18 @@ impl Refreshes {
 }
 
 impl Grant {
+    /// What a launch has brought.
+    pub(super) fn of(exchanged: &Exchanged) -> Self {
+        Self::received(exchanged.tokens.clone(), exchanged.received_at, exchanged.token_server.clone())
+    }
+
     /// A grant just received.
-    pub(super) fn new(
-        access_token: AccessToken,
-        received_at: Timestamp,
-        expires_in: Duration,
-        refresh_token: Option<RefreshToken>,
-        token_server: TokenServer,
-    ) -> Self {
+    pub(super) fn received(tokens: TokenResponse, received_at: Timestamp, token_server: TokenServer) -> Self {
         Self {
-            access_token,
+            access_token: tokens.access_token,
             received_at,
-            expires_at: received_at.after(expires_in),
-            refresh_token,
+            expires_at: received_at.after(tokens.expires_in),
+            refresh_token: tokens.refresh_token,
             superseded: None,
             token_server,
             due_at: None,

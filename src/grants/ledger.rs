@@ -102,6 +102,8 @@ pub struct Upcoming {
     /// When the hospital drops it unless it is used before, where that is known.
     #[serde(serialize_with = "as_text_or_null")]
     pub lapses_at: Option<Timestamp>,
+    /// Failed refreshes in a row.
+    pub failures: u32,
     /// What the hospital says against it at present.
     pub suspended: Option<Suspended>,
 }
@@ -221,6 +223,7 @@ impl Grants {
             connection: connection.id,
             source: connection.source,
             refreshable: grant.refresh_token.is_some(),
+            failures: grant.failures,
             lapses_at: limit.map(|limit| grant.received_at.after(limit)),
             suspended: grant.refusals.as_ref().map(Suspended::from),
         }

@@ -9,6 +9,7 @@ mod due;
 mod ehr_launches;
 mod ending;
 mod grant;
+mod held;
 mod launch_contexts;
 mod ledger;
 mod refresh;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::crypto::base64url;
-use crate::events::history::{self, EndedBecause, Entry};
+use crate::events::history::{self, EndedBecause, Entry, RefreshedBy};
 use crate::grants::custody::{
     Access, AccessError, CLOCK_TOLERANCE, Freshness, LEAST_BETWEEN, Wish, good_until, renew_from,
 };
@@ -17,8 +17,8 @@ use crate::grants::{Connection, ConnectionStatus, Grants, due};
 use crate::id::{ConnectionId, Id as _};
 use crate::outbound::Reach;
 use crate::smart::token_response::{RefreshToken, TokenResponse};
-use crate::smart::{Registration, TokenFailure};
-use crate::store::{Change, Reader, StoreError};
+use crate::smart::{Pace, Registration, TokenFailure};
+use crate::store::{Change, Mark, Reader, StoreError, View};
 
 /// After a failed scheduled refresh the grant comes due again after this, doubling up to the longest.
 const FIRST_RETRY: Duration = Duration::from_mins(5);
@@ -53,7 +53,17 @@ impl Grants {
     /// Looks into the store, and refreshes when the token there will not do either. Called inside the connection's gate.
     pub(super) async fn refresh(&self, id: ConnectionId, wish: &Wish) -> Result<Access, AccessError> {
         let generation = self.0.ended.load(Ordering::Acquire);
-        let (connection, stored) = self.0.store.read(move |view| read_both(view, id)).await?;
+        let read = move |view: &View<'_>| {
+            let (connection, as_connection) = Connection::find_marked(view, id)?;
+            let (grant, as_grant) = view.get_marked(GRANTS, &id.to_bytes())?;
+            Ok::<_, StoreError>((connection, grant, [as_connection, as_grant]))
+        };
+        let (connection, stored, marks) = if wish.by == RefreshedBy::Schedule {
+            // It has read these rows a moment ago: they are in memory, and another thread would cost more than reading does.
+            self.0.store.read_now(read)?
+        } else {
+            self.0.store.read(read).await?
+        };
         let connection = connection.ok_or(AccessError::Missing)?;
         if connection.status != ConnectionStatus::Active {
             return Err(AccessError::NotActive(connection.status));
@@ -98,11 +108,14 @@ impl Grants {
             });
         }
         self.step(RefreshStep::Asking, id);
-        let answer = self.ask(id, &grant, (&registration, server.reach), &refresh_token).await;
+        // Nobody waits for the schedule.
+        let pace = if wish.by == RefreshedBy::Schedule { Pace::InBulk } else { Pace::AtOnce };
+        let answer = self.ask(id, &grant, (&registration, server.reach), &refresh_token, pace).await;
         self.step(RefreshStep::Answered, id);
         match answer {
             Ok((tokens, used)) => {
-                self.keep_refreshed(&connection, grant, (tokens, used), refresh_token, wish, generation).await
+                let read = Read { connection, grant, marks, generation };
+                self.keep_refreshed(read, (tokens, used), refresh_token, wish).await
             }
             Err(failure) => self.note_failed_refresh(id, refresh_token, failure, &proof).await,
         }
@@ -115,9 +128,11 @@ impl Grants {
         grant: &Grant,
         (registration, reach): (&Registration, Reach),
         refresh_token: &RefreshToken,
+        pace: Pace,
     ) -> Result<(TokenResponse, RefreshToken), TokenFailure> {
         let tokens = &self.0.tokens;
-        let failure = match tokens.refresh(&grant.token_server, registration, reach, refresh_token).await {
+        let answer = tokens.refresh(&grant.token_server, registration, reach, refresh_token, pace).await;
+        let failure = match answer {
             Ok(answer) => return Ok((answer, refresh_token.clone())),
             Err(failure) => failure,
         };
@@ -128,7 +143,8 @@ impl Grants {
             Some(superseded)
                 if verdict(&failure) == Verdict::Ended && self.still_holds(id, refresh_token).await =>
             {
-                match tokens.refresh(&grant.token_server, registration, reach, superseded).await {
+                match tokens.refresh(&grant.token_server, registration, reach, superseded, Pace::AtOnce).await
+                {
                     Ok(answer) => Ok((answer, superseded.clone())),
                     Err(second) if verdict(&second) == Verdict::Nothing => Err(second),
                     Err(_) => Err(failure),
@@ -147,13 +163,12 @@ impl Grants {
 
     async fn keep_refreshed(
         &self,
-        connection: &Connection,
-        grant: Grant,
+        read: Read,
         (tokens, used): (TokenResponse, RefreshToken),
         refreshed: RefreshToken,
         wish: &Wish,
-        generation: u64,
     ) -> Result<Access, AccessError> {
+        let Read { connection, grant, marks, generation } = read;
         let id = connection.id;
         let other = tokens.patient.is_some() && tokens.patient != connection.ehr_patient;
         let now = self.0.clock.now();
@@ -168,7 +183,7 @@ impl Grants {
             unanswered_since: None,
             refusals: None,
             failures: 0,
-            ..grant
+            ..grant.clone()
         };
         if other {
             tracing::error!(connection = %id, "a refresh came back for another patient's record; the connection was ended");
@@ -177,20 +192,24 @@ impl Grants {
             return self.end(id, Some(refreshed), ending).await;
         }
         let done = Refreshed { at: now, by: wish.by, rotated };
-        let (row, interval) = (renewed.clone(), self.keep_alive_of(connection));
+        let (row, interval) = (renewed.clone(), self.keep_alive_of(&connection));
         // Invariant: the rotated refresh token is on disk before the access token that came with it is used.
         let kept = self
             .0
             .store
             .write(move |change| {
                 // The connection may have been ended, or made anew, while the EHR was asked. Only the grant that was
-                // refreshed is replaced.
+                // refreshed is replaced. Rows that nobody has written since need not be opened again.
+                if marks == [Connection::mark(change, id)?, change.mark(GRANTS, &id.to_bytes())?] {
+                    replace(change, id, row, &grant, done, interval);
+                    return Ok::<_, StoreError>(Replaced::Yes);
+                }
                 let (connection, stored) = read_both(change, id)?;
                 let active = connection.filter(|found| found.status == ConnectionStatus::Active);
                 match (active, stored) {
                     (Some(_), Some(stored)) if stored.refresh_token.as_ref() == Some(&refreshed) => {
                         replace(change, id, row, &stored, done, interval);
-                        Ok::<_, StoreError>(Replaced::Yes)
+                        Ok(Replaced::Yes)
                     }
                     (Some(connection), stored) => {
                         Ok(Replaced::ByNewer(Box::new(connection), stored.map(Box::new)))
@@ -201,7 +220,7 @@ impl Grants {
             .await?;
         self.step(RefreshStep::Kept, id);
         match kept {
-            Replaced::Yes => self.remember_as(connection, &renewed, generation),
+            Replaced::Yes => self.remember_as(&connection, &renewed, generation),
             // The older grant is let lapse: some EHRs revoke all that one patient gave one app, the newer one with it.
             Replaced::ByNewer(connection, Some(newer)) => self.remember_as(&connection, &newer, generation),
             Replaced::ByNewer(_, None) | Replaced::Ended => {
@@ -276,6 +295,16 @@ impl Grants {
         }
         Err(AccessError::NotNow(failure))
     }
+}
+
+/// What is refreshed, as it was read.
+struct Read {
+    connection: Connection,
+    grant: Grant,
+    /// Of the two rows.
+    marks: [Mark; 2],
+    /// How many connections had been ended.
+    generation: u64,
 }
 
 /// What became of a refreshed grant.

@@ -22,11 +22,15 @@ use crate::store::{Reader as _, StoreError};
 
 /// Grants looked at in one go.
 const BATCH: usize = 1024;
-/// Refreshes under way at once: of the whole schedule, and at one hospital.
-const AT_ONCE: usize = 64;
-const AT_ONCE_AT_A_SOURCE: usize = 16;
+/// Refreshes under way at once: of the whole schedule, and at one hospital. At any moment about half of them are being
+/// signed or written; the other half is at the hospital.
+const AT_ONCE: usize = 128;
+const AT_ONCE_AT_A_SOURCE: usize = 64;
 /// A hospital that does not answer is left alone for so long, with all of its grants.
 const REST_OF_A_SOURCE: Duration = Duration::from_mins(5);
+/// What was not begun after this time is left for a later batch, so that a slow hospital with many grants does not stand
+/// before all others.
+const BATCH_TIME: Duration = Duration::from_mins(2);
 /// No grant is due later than this: tokens live a year at most.
 const HORIZON: Duration = Duration::from_hours(400 * 24);
 /// A grant that cannot be read is looked at again after so long.
@@ -84,6 +88,9 @@ impl Grants {
     async fn run_schedule(&self) {
         let shutdown = &self.0.shutdown;
         while !shutdown.is_triggered() {
+            if let Err(cause) = self.give_back_held().await {
+                tracing::error!(%cause, "grants of unfinished launches could not be read; they are looked for again");
+            }
             let look = match self.attend().await {
                 Ok(next) => {
                     let latest = self.0.clock.now().after(LOOK_AT_LEAST_EVERY);
@@ -147,7 +154,7 @@ impl Grants {
                 Task::Refresh(source) => by_source.entry(source).or_default().push(due.id),
             }
         }
-        self.refresh_in_turns(by_source, resting).await?;
+        self.refresh_in_turns(by_source, resting, now.after(BATCH_TIME)).await?;
         self.move_on(places, moves, aside, now).await
     }
 
@@ -177,6 +184,7 @@ impl Grants {
         &self,
         mut by_source: HashMap<SourceId, Vec<ConnectionId>>,
         resting: &Mutex<HashMap<SourceId, Timestamp>>,
+        until: Timestamp,
     ) -> Result<(), StoreError> {
         let turns: HashMap<SourceId, Arc<Semaphore>> =
             by_source.keys().map(|source| (*source, Arc::new(Semaphore::new(AT_ONCE_AT_A_SOURCE)))).collect();
@@ -197,7 +205,7 @@ impl Grants {
                 };
                 let now = self.0.clock.now();
                 let rests = lock(resting).get(&source).is_some_and(|until| now < *until);
-                if rests || self.0.shutdown.is_triggered() {
+                if rests || now >= until || self.0.shutdown.is_triggered() {
                     return Ok(());
                 }
                 let wish = Wish { by: RefreshedBy::Schedule, rejected: None, freshness: Freshness::New };
@@ -233,6 +241,10 @@ impl Grants {
             .store
             .write(move |change| {
                 for (at, id) in places {
+                    // A refresh has moved its grant on already.
+                    if !due::stands(change, id, at)? {
+                        continue;
+                    }
                     if aside.contains(&id) {
                         due::put_aside(change, id, at, now.after(ASIDE));
                         continue;

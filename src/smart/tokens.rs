@@ -7,7 +7,7 @@ use url::form_urlencoded::byte_serialize;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::AuthMethod;
-use crate::crypto::{Random, base64, base64url, sha256};
+use crate::crypto::{KeyPair, Random, base64, base64url, sha256};
 use crate::outbound::{Call, Outbound, OutboundError, Reach, Reply};
 use crate::secret::Secret;
 use crate::smart::assertion::{CLIENT_ASSERTION_TYPE, ClientAssertion, client_assertion};
@@ -17,8 +17,8 @@ use crate::smart::pkce::CodeVerifier;
 use crate::smart::server::{Registration, TokenServer};
 use crate::smart::skew::ClockSkews;
 use crate::smart::token_response::{
-    AuthorizationCode, ErrorBody, RefreshToken, TokenResponse, TokenResponseError, parse_error_body,
-    parse_token_response,
+    AccessToken, AuthorizationCode, ErrorBody, RefreshToken, TokenResponse, TokenResponseError,
+    parse_error_body, parse_token_response,
 };
 
 /// Why a token endpoint gave no token.
@@ -60,6 +60,24 @@ impl TokenFailure {
             Self::Refused { .. } | Self::Unusable(_) => false,
         }
     }
+}
+
+/// A token to give back.
+#[derive(Debug, Clone, Copy)]
+pub enum Unwanted<'t> {
+    /// With it the whole grant ends (RFC 7009 section 2.1).
+    Refresh(&'t RefreshToken),
+    /// The only token of its grant.
+    Access(&'t AccessToken),
+}
+
+/// How a request is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Somebody waits for it.
+    AtOnce,
+    /// One of many, with those that are ready at about the same time.
+    InBulk,
 }
 
 /// Talks to token endpoints.
@@ -116,22 +134,29 @@ impl TokenClient {
         registration: &Registration,
         reach: Reach,
         refresh_token: &RefreshToken,
+        pace: Pace,
     ) -> Result<TokenResponse, TokenFailure> {
         let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-        let reply = self.post(server.endpoint.url(), server, registration, reach, &fields).await?;
+        let url = server.endpoint.url();
+        let reply = self.post_at(pace, url, server, registration, reach, &fields).await?;
         read(&reply, self.clock.now())
     }
 
-    /// Gives a refresh token back (RFC 7009); `false` when the server has no place for that.
+    /// Gives a grant back (RFC 7009) by its refresh token, or by its access token when it has no other; `false` when the
+    /// server has no place for that.
     pub async fn revoke(
         &self,
         server: &TokenServer,
         registration: &Registration,
         reach: Reach,
-        refresh_token: &RefreshToken,
+        token: Unwanted<'_>,
     ) -> Result<bool, TokenFailure> {
         let Some(revocation) = &server.revocation else { return Ok(false) };
-        let fields = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
+        let (token, hint) = match token {
+            Unwanted::Refresh(token) => (token.expose(), "refresh_token"),
+            Unwanted::Access(token) => (token.expose(), "access_token"),
+        };
+        let fields = [("token", token), ("token_type_hint", hint)];
         let reply = self.post(revocation.url(), server, registration, reach, &fields).await?;
         if reply.status.is_success() { Ok(true) } else { Err(refusal(&reply, self.clock.now())) }
     }
@@ -167,13 +192,25 @@ impl TokenClient {
         reach: Reach,
         fields: &[(&str, &str)],
     ) -> Result<Reply, TokenFailure> {
+        self.post_at(Pace::AtOnce, url, server, registration, reach, fields).await
+    }
+
+    async fn post_at(
+        &self,
+        pace: Pace,
+        url: &url::Url,
+        server: &TokenServer,
+        registration: &Registration,
+        reach: Reach,
+        fields: &[(&str, &str)],
+    ) -> Result<Reply, TokenFailure> {
         let mut fields = fields.to_vec();
         let client_id = client_id(server, registration);
         let assertion;
         let mut basic = None;
         match registration.auth {
             AuthMethod::PrivateKeyJwt => {
-                assertion = self.assertion(url, server, registration).await?;
+                assertion = self.assertion(pace, url, server, registration).await?;
                 if server.send_client_id {
                     fields.push(("client_id", client_id));
                 }
@@ -202,6 +239,7 @@ impl TokenClient {
     /// A new assertion for this one request: servers refuse a `jti` they have seen.
     async fn assertion(
         &self,
+        pace: Pace,
         url: &url::Url,
         server: &TokenServer,
         registration: &Registration,
@@ -211,12 +249,14 @@ impl TokenClient {
         let algorithm = registration.signing_algorithm.unwrap_or(server.algorithm);
         let (clock, skews, url) = (self.clock.clone(), self.skews.clone(), url.clone());
         let random = self.random.clone();
-        self.keys
-            .sign(algorithm, move |key| {
-                // The time of signing, not of asking: there may have been a queue.
-                client_assertion(key, &client_id, &audience, skews.time_at(&url, &clock), &random)
-            })
-            .await
+        // The time of signing, not of asking: there may have been a queue.
+        let sign = move |key: &KeyPair| {
+            client_assertion(key, &client_id, &audience, skews.time_at(&url, &clock), &random)
+        };
+        match pace {
+            Pace::AtOnce => self.keys.sign(algorithm, sign).await,
+            Pace::InBulk => self.keys.sign_in_bulk(algorithm, sign).await,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub use tables::Table;
 pub use value::Value;
 pub(crate) use value::json_value;
 pub use vault::{Sealed, Vault};
-pub use view::{Order, Range, Reader, View};
+pub use view::{Mark, Order, Range, Reader, View};
 
 use committer::Committer;
 

@@ -22,6 +22,11 @@ pub enum Order {
     Descending,
 }
 
+/// The sealed bytes of a row, or that there was none. Each sealing has a nonce of its own, so a row whose bytes are the same
+/// was not written since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(Option<Vec<u8>>);
+
 /// A part of a table: all keys that begin with a prefix, optionally only those beyond a key.
 #[derive(Debug, Clone)]
 pub struct Range<'k> {
@@ -121,6 +126,24 @@ pub trait Reader {
     {
         let sealed = self.raw(table.name(), key)?;
         sealed.map(|sealed| self.vault().open(table, key, &sealed)).transpose()
+    }
+
+    /// What is under a key now, to be compared later without opening it.
+    fn mark<V: Value>(&self, table: Table<V>, key: &[u8]) -> Result<Mark, StoreError>
+    where
+        Self: Sized,
+    {
+        Ok(Mark(self.raw(table.name(), key)?))
+    }
+
+    /// The value under a key with its mark.
+    fn get_marked<V: Value>(&self, table: Table<V>, key: &[u8]) -> Result<(Option<V>, Mark), StoreError>
+    where
+        Self: Sized,
+    {
+        let mark = self.mark(table, key)?;
+        let value = mark.0.as_ref().map(|sealed| self.vault().open(table, key, sealed)).transpose()?;
+        Ok((value, mark))
     }
 
     /// Whether there is a value under a key.

@@ -1,5 +1,6 @@
 //! Keeping grants alive: thousands due at once, against the RSA signatures and the durable commits that each of them needs;
-//! and whether a million others in the store make any of it dearer. The hospital is a process of its own on the same cores.
+//! and whether a million others in the store make any of it dearer. The token endpoint is a process of its own on the same
+//! cores, which only answers.
 
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use chartgate::events::history::RefreshedBy;
 use chartgate::id::ConnectionId;
 
 use crate::commits;
-use crate::launches;
 use crate::support::{
     Bench, Stopwatch, Stored, Table, committed, computed, cores, fill, float, resident, say, sign,
 };
+use crate::token_stub::TokenStub;
 
 const DUE: usize = 5_000;
 const FEW: u64 = 1_000;
@@ -44,7 +45,8 @@ struct Round {
 }
 
 async fn round(table: &mut Table, others: u64) -> Round {
-    let bench = Bench::start(None, 0).await;
+    let stub = TokenStub::start();
+    let bench = Bench::trusting(None, 0, Some(stub.authority.clone())).await;
     let parts = bench.app.parts();
     let now = parts.clock.now();
     let source = parts.directory.source(bench.source).expect("a source");
@@ -54,20 +56,25 @@ async fn round(table: &mut Table, others: u64) -> Round {
         ehr_client: source.ehr_client,
         expires_at: now.after(Duration::from_hours(24 * 300)),
         due_at: now.after(Duration::from_hours(24 * 300)),
+        token_endpoint: None,
     };
     let stored = fill(&parts.store, others, &parts.random, as_).await;
     say(&format!("{others} grants put into a store in {:.1} s", watch.seconds()));
-    bench.agrees("patient-7").await;
     let commit = commits::write_rate(&parts.store, 64).await;
-    launches::connect(&bench, 32, DUE).await;
+    let due = Stored {
+        expires_at: now.before(Duration::from_hours(24 * 25)),
+        due_at: now.before(Duration::from_hours(1)),
+        token_endpoint: Some(stub.endpoint.clone().leak()),
+        ..as_
+    };
 
     let look_up = look_up(&bench, &stored[..LOOK_UPS.min(stored.len())]).await;
     let idle = idle(&bench).await;
 
+    fill(&parts.store, DUE as u64, &parts.random, due).await;
     let key = parts.signing_keys.current(Algorithm::Rs384).expect("a key");
     let before = sign(&key);
     let (memory, _) = resident("self");
-    bench.sleep_for(Duration::from_hours(24 * 26)).await;
     let commits = parts.store.commits();
     let (cpu, committing, watch) = (computed(), committed(), Stopwatch::start());
     parts.grants.attend().await.expect("the store works");

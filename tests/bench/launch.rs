@@ -11,12 +11,17 @@ mod proxy;
 mod pull;
 mod start;
 mod support;
+mod token_stub;
 mod webhooks;
 
 use support::{Stopwatch, Table, say};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == token_stub::ARGUMENT) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread");
+        return runtime.block_on(token_stub::serve());
+    }
     // `cargo test --all-targets` starts benches too, without this argument; nothing here is a test.
     if !arguments.iter().any(|argument| argument == "--bench") {
         return;

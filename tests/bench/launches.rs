@@ -51,11 +51,6 @@ pub async fn measure(table: &mut Table) {
     }
 }
 
-/// Connects so many new patients.
-pub async fn connect(bench: &Bench, browsers: usize, launches: usize) {
-    launch(bench, browsers, launches).await;
-}
-
 struct Round {
     rate: f64,
     commits: f64,

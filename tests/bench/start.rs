@@ -94,6 +94,7 @@ async fn prepare(folder: &Path, address: SocketAddr) {
         ehr_client: random.id(now),
         expires_at: now,
         due_at: now.after(Duration::from_hours(24)),
+        token_endpoint: None,
     };
     fill(&store, CONNECTIONS, &random, as_).await;
 }

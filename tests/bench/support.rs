@@ -121,6 +121,8 @@ pub struct Stored {
     pub expires_at: Timestamp,
     /// When the grants are due.
     pub due_at: Timestamp,
+    /// Where they are renewed; Oracle Health's when nothing is said.
+    pub token_endpoint: Option<&'static str>,
 }
 
 const GRANTS: StoreTable<Grant> = StoreTable::new("grants.v1");
@@ -140,7 +142,7 @@ pub async fn fill(store: &Store, count: u64, random: &Random, as_: Stored) -> Ve
                 let connection = stored_connection(&random, at, as_);
                 let due = as_.due_at.after(Duration::from_millis(place));
                 connection.put(change);
-                change.put(GRANTS, &connection.id.to_bytes(), &stored_grant(&random, as_.expires_at, due));
+                change.put(GRANTS, &connection.id.to_bytes(), &stored_grant(&random, as_, due));
                 let millis = u64::try_from(due.millis()).expect("after 1970");
                 let key = [&millis.to_be_bytes()[..], &connection.id.to_bytes()].concat();
                 change.put(GRANTS_DUE, &key, &());
@@ -175,14 +177,15 @@ fn stored_connection(random: &Random, at: Timestamp, as_: Stored) -> Connection 
 }
 
 /// With tokens as long as Oracle Health's.
-fn stored_grant(random: &Random, expires_at: Timestamp, due_at: Timestamp) -> Grant {
+fn stored_grant(random: &Random, as_: Stored, due_at: Timestamp) -> Grant {
+    let endpoint = as_.token_endpoint.unwrap_or(
+        "https://authorization.cerner.com/tenants/t/hosts/h/protocols/oauth2/profiles/smart-v1/token",
+    );
     let grant = json!({
-        "access_token": random.token::<600>(), "received_at": expires_at.before(Duration::from_hours(24 * 300)),
-        "expires_at": expires_at, "refresh_token": random.token::<200>(), "superseded": random.token::<200>(),
+        "access_token": random.token::<600>(), "received_at": as_.expires_at.before(Duration::from_hours(24 * 300)),
+        "expires_at": as_.expires_at, "refresh_token": random.token::<200>(), "superseded": random.token::<200>(),
         "token_server": {
-            "endpoint": "https://authorization.cerner.com/tenants/t/hosts/h/protocols/oauth2/profiles/smart-v1/token",
-            "audience": "https://authorization.cerner.com/tenants/t/hosts/h/protocols/oauth2/profiles/smart-v1/token",
-            "algorithm": "RS384", "send_client_id": true, "revocation": null,
+            "endpoint": endpoint, "audience": endpoint, "algorithm": "RS384", "send_client_id": true, "revocation": null,
         },
         "due_at": due_at,
     });
@@ -299,6 +302,11 @@ pub struct Bench {
 impl Bench {
     /// With a patient of `size` resources, and as many pulls at once as `pulls` says; 0 lets all of them wait.
     pub async fn start(size: Option<usize>, pulls: usize) -> Self {
+        Self::trusting(size, pulls, None).await
+    }
+
+    /// The same, with a certificate authority more.
+    pub async fn trusting(size: Option<usize>, pulls: usize, authorities: Option<Vec<u8>>) -> Self {
         let clock = Clock::machine();
         let hospital = Hospital::start(size);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -322,7 +330,7 @@ impl Bench {
             store: new_store(folder.path()),
             clock,
             random: Random::system(),
-            authorities: None,
+            authorities,
             pulls: PullSettings { at_once: pulls, ..PullSettings::default() },
         };
         let config = Config::load(&layers).unwrap_or_else(|errors| panic!("{errors}"));
@@ -337,12 +345,6 @@ impl Bench {
     /// Lets a person agree without pages.
     pub async fn agrees(&self, username: &str) {
         self.hospital.tell("auto-approve", &json!({ "username": username })).await;
-    }
-
-    /// Moves the hospital's clock and ours.
-    pub async fn sleep_for(&self, time: Duration) {
-        self.hospital.tell("advance-clock", &json!({ "seconds": time.as_secs() })).await;
-        self.app.parts().clock.advance(time);
     }
 
     /// Addresses for [`Browser::open`].

@@ -1,5 +1,7 @@
 //! Custody of tokens: one refresh for many callers, rotation, and what does and does not end a grant.
 
+mod arriving;
+mod damage;
 mod life;
 
 use std::time::Duration;
@@ -7,9 +9,29 @@ use std::time::Duration;
 use chartgate::events::history::RefreshedBy;
 use chartgate::grants::{AccessError, ConnectionStatus};
 use chartgate::id::{ConnectionId, Id as _};
+use chartgate::store::{Table, Value as StoredValue};
 use serde_json::json;
 
 use crate::support::TestApp;
+
+/// A row as it is, whatever it holds.
+#[derive(Clone)]
+struct Bytes(Vec<u8>);
+
+impl StoredValue for Bytes {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.to_vec()))
+    }
+}
+
+/// A table of such rows.
+fn raw(name: &'static str) -> Table<Bytes> {
+    Table::new(name)
+}
 
 async fn connected(app: &TestApp) -> ConnectionId {
     let user = app.hospital.users()[0].username.clone();

@@ -1,5 +1,6 @@
 //! Our signing keys: made or brought along, published as JWKS, used, and in the end retired; and who fetches that JWKS.
 
+mod bulk;
 mod fetches;
 mod life;
 
@@ -18,6 +19,7 @@ use crate::store::{Change, Range, Reader, Store, StoreError};
 pub use fetches::{Fetcher, JwksFetches};
 pub use life::{KeyStage, RotationError, SigningKey};
 
+use bulk::{Bulk, LetGo};
 use life::{Ring, SIGNING_KEYS};
 
 /// How long caches may keep our JWKS, in seconds: short enough for a rotation, long enough for a busy EHR.
@@ -50,6 +52,8 @@ pub struct SigningKeys {
     changing: Arc<Mutex<()>>,
     /// Signing is the dearest thing this program does; more at once than there are cores only slows all of them.
     turns: Arc<Semaphore>,
+    cores: usize,
+    bulk: Bulk,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +85,8 @@ impl SigningKeys {
             loaded: Arc::new(RwLock::new(loaded)),
             changing: Arc::default(),
             turns: Arc::new(Semaphore::new(cores)),
+            cores,
+            bulk: Bulk::default(),
         })
     }
 
@@ -186,6 +192,32 @@ impl SigningKeys {
         // Chosen when it is used, so that a key that was switched away from signs nothing more.
         let key = self.current(algorithm)?;
         off_thread(move || sign(&key).map_err(SigningError::from)).await
+    }
+
+    /// [`SigningKeys::sign`] for work that comes in hundreds and that nobody waits for: several such signatures are let go
+    /// together, so that what follows them can be done together.
+    pub async fn sign_in_bulk<T, F>(&self, algorithm: Algorithm, sign: F) -> Result<T, SigningError>
+    where
+        F: FnOnce(&KeyPair) -> Result<T, KeyError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        let keys = self.clone();
+        let job = move || -> LetGo {
+            // Who has gone away needs no signature.
+            let signed = (!tell.is_closed()).then(|| keys.current(algorithm).and_then(|key| Ok(sign(&key)?)));
+            Box::new(move || {
+                if let Some(signed) = signed {
+                    let _ = tell.send(signed);
+                }
+            })
+        };
+        if self.bulk.add(Box::new(job), self.cores) {
+            let (bulk, turns) = (self.bulk.clone(), Arc::clone(&self.turns));
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::spawn_blocking(move || bulk.sign(|| runtime.block_on(turns.acquire())));
+        }
+        told.await.unwrap_or(Err(SigningError::Key(KeyError::SigningFailed)))
     }
 
     async fn make(&self, kind: KeyType) -> Result<SigningKey, RotationError> {

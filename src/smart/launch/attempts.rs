@@ -41,6 +41,16 @@ pub enum Landing {
     },
 }
 
+impl Landing {
+    /// The patient's journey, if it is one.
+    pub fn session(&self) -> Option<PatientSessionId> {
+        match self {
+            Self::Session { session, .. } => Some(*session),
+            Self::Context { .. } => None,
+        }
+    }
+}
+
 /// An attempt that came back for the first and only time.
 #[derive(Debug, Clone)]
 pub struct Returned {

@@ -7,7 +7,7 @@ use crate::smart::ehr_error::{EhrError, FailureCode, Stage, WhoActs};
 use crate::smart::id_token::{
     DEFAULT_SKEW, IdClaims, IdTokenError, IdTokenExpectations, select_key, validate,
 };
-use crate::smart::patient::{EhrPatientId, FhirUser, PatientResolution, resolve_patient};
+use crate::smart::patient::{EhrPatientId, FhirUser, PatientQuestion, PatientResolution, resolve_patient};
 use crate::smart::server::{EhrServer, Registration, TokenServer};
 use crate::smart::token_response::{IdToken, TokenResponse};
 use crate::smart::url::FhirBaseUrl;
@@ -22,6 +22,8 @@ pub struct Exchanged {
     pub received_at: Timestamp,
     /// Whose record it is, when the server said so. An app can be opened in an EHR without a chart.
     pub patient: Option<EhrPatientId>,
+    /// What the FHIR server can be asked instead, with [`Launcher::ask_for_patient`].
+    pub question: Option<PatientQuestion>,
     /// Who signed in.
     pub user: Option<FhirUser>,
     /// Where the access may be used.
@@ -32,17 +34,44 @@ pub struct Exchanged {
     pub warnings: Vec<String>,
 }
 
+/// A launch that failed at its end.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// Why.
+    pub failure: LaunchFailure,
+    /// The grant, when it had come already. Nobody keeps it, so it is to be given back.
+    pub unwanted: Option<Box<Unkept>>,
+}
+
+/// What came before a launch failed.
+#[derive(Debug)]
+pub struct Unkept {
+    /// The tokens.
+    pub tokens: TokenResponse,
+    /// When they came.
+    pub received_at: Timestamp,
+    /// Whence.
+    pub token_server: TokenServer,
+}
+
+impl From<LaunchFailure> for Unfinished {
+    fn from(failure: LaunchFailure) -> Self {
+        Self { failure, unwanted: None }
+    }
+}
+
 impl Launcher {
-    /// Finishes a launch: reads the EHR's answer, exchanges the code, checks the identity.
+    /// Finishes a launch: reads the EHR's answer, exchanges the code, checks the identity. The access token is not used:
+    /// that is for who has put the grant on disk.
     pub async fn finish(
         &self,
         attempt: &LaunchAttempt,
         query: CallbackQuery,
         server: &EhrServer,
         registration: &Registration,
-    ) -> Result<Exchanged, LaunchFailure> {
+    ) -> Result<Exchanged, Unfinished> {
         if let Some(error) = &query.error {
-            return Err(LaunchFailure::from_ehr(&EhrError::from_oauth(error), Stage::Authorize));
+            return Err(LaunchFailure::from_ehr(&EhrError::from_oauth(error), Stage::Authorize).into());
         }
         check_iss(attempt, query.iss.as_deref())?;
         let code = query.code.ok_or_else(|| {
@@ -66,25 +95,44 @@ impl Launcher {
         let mut warnings = Vec::new();
         let claims = match &tokens.id_token {
             Some(id_token) => {
-                self.check_identity(attempt, server, registration, id_token, &mut warnings).await?
+                let checked =
+                    self.check_identity(attempt, server, registration, id_token, &mut warnings).await;
+                match checked {
+                    Ok(claims) => claims,
+                    Err(failure) => {
+                        let token_server = attempt.token_server.clone();
+                        let unwanted = Some(Box::new(Unkept { tokens, received_at, token_server }));
+                        return Err(Unfinished { failure, unwanted });
+                    }
+                }
             }
             None => None,
         };
         let user = claims.and_then(|claims| claims.fhir_user);
         let resolution =
             resolve_patient(tokens.patient.as_ref(), user.as_ref(), server.profile.ask_for_patient);
-        let patient = match (resolution, attempt.origin) {
-            (PatientResolution::Known { id, .. }, _) => Some(id),
-            (PatientResolution::AskServer(question), Origin::ConnectPage { .. }) => {
-                let asked = ask(self.tokens.outbound(), server, &tokens.access_token, &question).await;
-                asked.map_err(|reason| warnings.push(reason)).ok()
-            }
+        let (patient, question) = match (resolution, attempt.origin) {
+            (PatientResolution::Known { id, .. }, _) => (Some(id), None),
+            (PatientResolution::AskServer(question), Origin::ConnectPage { .. }) => (None, Some(question)),
             // An app that was opened without a chart is about nobody.
-            (PatientResolution::AskServer(_), Origin::Ehr { .. }) | (PatientResolution::Missing, _) => None,
+            (PatientResolution::AskServer(_), Origin::Ehr { .. }) | (PatientResolution::Missing, _) => {
+                (None, None)
+            }
         };
         let token_server = attempt.token_server.clone();
         let base = server.base.clone();
-        Ok(Exchanged { tokens, received_at, patient, user, base, token_server, warnings })
+        Ok(Exchanged { tokens, received_at, patient, question, user, base, token_server, warnings })
+    }
+
+    /// Asks the FHIR server whose record a grant opens; the error is for staff. The grant must be on disk before: asking
+    /// uses its access token.
+    pub async fn ask_for_patient(
+        &self,
+        server: &EhrServer,
+        exchanged: &Exchanged,
+        question: &PatientQuestion,
+    ) -> Result<EhrPatientId, String> {
+        ask(self.tokens.outbound(), server, &exchanged.tokens.access_token, question).await
     }
 
     /// Believes an id token or refuses the launch. A key that nobody has published (seen at Oracle Health) is asked for

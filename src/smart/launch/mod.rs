@@ -26,7 +26,7 @@ use crate::store::{Store, Table, json_value};
 
 pub use attempts::{Landing, Returned, StaleReturn};
 pub use failure::LaunchFailure;
-pub use finish::Exchanged;
+pub use finish::{Exchanged, Unfinished, Unkept};
 
 use failure::{cannot_discover, setup_failure};
 
