@@ -96,9 +96,7 @@ async fn answer_all(stream: TcpStream, acceptor: &TlsAcceptor, count: &AtomicU64
         read.drain(..length);
         let number = count.fetch_add(1, Ordering::Relaxed);
         let body = format!(
-            r#"{{"access_token":"{number:a$}","token_type":"Bearer","expires_in":570,"refresh_token":"{number:r$}"}}"#,
-            a = ACCESS_TOKEN,
-            r = REFRESH_TOKEN
+            r#"{{"access_token":"{number:ACCESS_TOKEN$}","token_type":"Bearer","expires_in":570,"refresh_token":"{number:REFRESH_TOKEN$}"}}"#
         )
         .replace(' ', "x");
         let head = format!(

@@ -45,19 +45,21 @@ impl Bulk {
     /// and is held meanwhile.
     pub(super) fn sign<T>(&self, turn: impl Fn() -> T) {
         loop {
-            let ready = match self.next() {
+            let (ready, last) = match self.next() {
                 Ok(job) => {
                     let turn = turn();
                     let made = catch_unwind(AssertUnwindSafe(job));
                     drop(turn);
-                    self.made(made.ok())
+                    (self.made(made.ok()), false)
                 }
-                Err(last) => {
-                    last.into_iter().for_each(|let_go| let_go());
-                    return;
-                }
+                Err(gathered) => (gathered, true),
             };
-            ready.into_iter().for_each(|let_go| let_go());
+            for let_go in ready {
+                let_go();
+            }
+            if last {
+                return;
+            }
         }
     }
 
