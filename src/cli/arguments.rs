@@ -69,6 +69,17 @@ pub enum Task {
     /// Published lists of hospitals and practices, for patients to search
     #[command(subcommand)]
     Directory(DirectoryTask),
+    /// Print the manual page
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// Print what completes these commands in your shell
+    Completions {
+        /// Your shell
+        shell: clap_complete::Shell,
+    },
     /// What happened under the reference code that a patient read out
     Incident {
         /// The code, such as K7QF-2M9D

@@ -3,12 +3,15 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 needs the server stopped or started.
 
 mod arguments;
+mod certificate;
 mod demo;
 mod directory;
 mod init;
 mod keys;
+mod manual;
 mod output;
 mod run;
+mod service;
 mod storage_keys;
 
 use std::process::ExitCode;

@@ -6,7 +6,8 @@ use serde_json::Value as Json;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{ApiKeyTask, Arguments, EhrClientTask, SourceTask, Task};
-use crate::cli::{Failure, demo, directory, init, keys, output};
+use crate::cli::certificate::Certificate;
+use crate::cli::{Failure, demo, directory, init, keys, manual, output, service};
 use crate::clock::Clock;
 use crate::config::{Config, Layers};
 use crate::control::directory::DirectoryCommand;
@@ -14,7 +15,7 @@ use crate::control::{self, Command, Refused};
 use crate::crypto::Random;
 use crate::records::PullSettings;
 use crate::secret::Secret;
-use crate::server::{self, TlsHandle, Transport};
+use crate::server::{self, Transport};
 use crate::shutdown::Shutdown;
 use crate::store::{HeldKeyFile, KeyFileError, MasterKey, MasterKeyFile, OpenError, Opening, Store};
 use crate::telemetry;
@@ -43,6 +44,8 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         Task::Calendar { days } => on_threads(command(layers, Command::Calendar { days }, json)),
         Task::Ledger { connection } => on_threads(ledger(layers, connection, json)),
         Task::Directory(task) => on_threads(directory::run(layers, task, json)),
+        Task::Man { out } => manual::pages(out.as_deref()),
+        Task::Completions { shell } => manual::completions(shell),
         Task::Incident { reference } => on_threads(command(layers, Command::Incident { reference }, json)),
     }
 }
@@ -241,36 +244,26 @@ async fn serve(layers: Layers) -> Result<(), Failure> {
     start_log(&config.log.filter, config.log.format)?;
     raise_open_files(Some(config.limits.connections as usize));
     // Certificate and port first: what is wrong with them is said before the store is touched.
-    let transport = match &config.listen.public.tls {
+    let certificate = config.listen.public.tls.as_ref().map(Certificate::load).transpose()?;
+    let transport = match &certificate {
         None => Transport::Plain,
-        Some(files) => {
-            let read = |path: &PathBuf| {
-                std::fs::read(path).map_err(|cause| {
-                    Failure::Configuration(format!("`{}` cannot be read: {cause}", path.display()))
-                })
-            };
-            let tls = server::tls_config(&read(&files.certificate)?, &read(&files.key)?);
-            let tls = tls.map_err(|cause| {
-                Failure::Configuration(format!(
-                    "`{}` and its key cannot be used: {cause}",
-                    files.certificate.display()
-                ))
-            })?;
-            Transport::Tls(TlsHandle::new(tls))
-        }
+        Some(certificate) => Transport::Tls(certificate.handle()),
     };
     let listener =
         server::bind(config.listen.public.address).map_err(|cause| Failure::Failed(cause.to_string()))?;
     let store = open_store(&config, false)?;
     let app = build(config, store, None).await?;
     listen_for_commands(&app)?;
-    // Before it is said that we serve: whoever waits for that may stop us at once.
+    // Before it is said that we serve: whoever waits for that may stop us at once, or have us reload.
     stop_on_signal(&app.parts().shutdown);
+    service::reload_on_hangup(app.parts(), certificate);
     tracing::info!(
         address = %app.parts().config.listen.public.address,
         public_url = app.parts().config.public_url.origin(),
         "chartgate is serving"
     );
+    service::ready(app.parts().config.listen.public.address);
+    service::keep_alive(app.parts());
     app.serve(vec![listener], transport).await;
     tracing::info!("chartgate has stopped");
     Ok(())
@@ -322,6 +315,7 @@ pub fn stop_on_signal(shutdown: &Shutdown) {
             _ = interrupt.recv() => {}
             () = stopping.triggered() => {}
         }
+        service::stopping();
         stopping.trigger();
     });
 }

@@ -96,8 +96,9 @@ fn suspended(parts: &Parts, grant: &Upcoming) -> Line {
 fn due(parts: &Parts, grant: &Upcoming) -> Line {
     let place = place(parts, grant.source);
     let then = match (grant.refreshable, grant.lapses_at) {
-        (true, _) if grant.failures > 0 => {
-            format!("renewing it at {place} has failed {} times; it is tried again", grant.failures)
+        (true, lapses) if grant.failures > 0 => {
+            let dropped = lapses.map_or_else(String::new, |at| format!("; the hospital drops it at {at}"));
+            format!("renewing it at {place} has failed {} times; it is tried again{dropped}", grant.failures)
         }
         (false, _) => format!("access at {place} ends; it cannot be renewed, the patient must connect again"),
         (true, Some(lapses)) => format!("renewed at {place}, which drops it at {lapses} if it is not used"),

@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Timestamp;
 use crate::events::Incident;
 use crate::events::history::{self, Entry};
-use crate::grants::ending::keep_refreshes;
+use crate::grants::ending::{Whose, keep_refreshes};
 use crate::grants::grant::{self, Grant, PULLS_WANTED, PullWanted};
 use crate::grants::held::{self, HeldGrant};
 use crate::grants::refresh::{first_due, read_both};
@@ -128,6 +128,10 @@ impl Grants {
     async fn land(&self, returned: Returned, query: CallbackQuery) -> Result<Landing, StoreError> {
         let attempt = &returned.attempt;
         let returned_at = Some(self.0.clock.now());
+        let _holding = match returned.landing {
+            Landing::Session { connection, .. } => Some(self.holding(connection)),
+            Landing::Context { .. } => None,
+        };
         let outcome = self.finish(&returned, query).await?;
         let (session, id) = match returned.landing {
             Landing::Session { session, connection } => (session, connection),
@@ -156,7 +160,7 @@ impl Grants {
                         ehr_client: about.ehr_client,
                         grant,
                     };
-                    self.give_back_of_launch(unwanted).await;
+                    self.give_back_of_launch(unwanted);
                     let failure = LaunchFailure::no_patient(&exchanged.warnings);
                     self.keep_failure(&about, id, failure, Ends::Journey).await?
                 }
@@ -183,7 +187,7 @@ impl Grants {
                 if let Some(unwanted) = unwanted {
                     let grant = Grant::received(unwanted.tokens, unwanted.received_at, unwanted.token_server);
                     let session = returned.landing.session();
-                    self.give_back_of_launch(HeldGrant { session, source, ehr_client, grant }).await;
+                    self.give_back_of_launch(HeldGrant { session, source, ehr_client, grant });
                 }
                 return Ok(Err(failure));
             }
@@ -271,7 +275,15 @@ impl Grants {
                 finish_direct(change, &announcements, &session, now)?;
                 Ok::<_, StoreError>(Kept::As(connection.id))
             })
-            .await?;
+            .await;
+        let kept = match kept {
+            Err(cause @ StoreError::Damaged(_)) => {
+                // A row of the patient that cannot be read; the store itself is well, and nothing was written.
+                self.give_back(source, ehr_client, unwanted, Whose::Launch(Some(session_id)));
+                return Err(cause);
+            }
+            kept => kept?,
+        };
         match kept {
             Kept::As(connection) => {
                 self.forget(&[connection]);
@@ -280,11 +292,11 @@ impl Grants {
                 Ok(connection)
             }
             Kept::OtherPatient => {
-                self.give_back(source, ehr_client, unwanted, None);
+                self.give_back(source, ehr_client, unwanted, Whose::Launch(Some(session_id)));
                 self.keep_failure(about, id, other_patient(), Ends::Journey).await
             }
             Kept::NoSession => {
-                self.give_back(source, ehr_client, unwanted, None);
+                self.give_back(source, ehr_client, unwanted, Whose::Nobody);
                 let staff = "The patient was deleted while signing in; the access that came was not kept. \
                              Who acts: nobody.";
                 let failure =

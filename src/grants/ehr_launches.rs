@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::directory::Source;
 use crate::events::Incident;
+use crate::grants::ending::Whose;
 use crate::grants::grant::{self, Grant};
 use crate::grants::launch_contexts::{LaunchContext, LaunchOutcome, Opened};
 use crate::grants::{Connection, ConnectionStatus, FailureNote, Grants, lock};
@@ -164,7 +165,7 @@ impl Grants {
         let context = context(LaunchOutcome::Opened(Box::new(opened)), life);
         if connection.is_none() {
             // Without a chart there is nothing that the access could be used for.
-            self.give_back(source, attempt.ehr_client, grant.clone(), None);
+            self.give_back(source, attempt.ehr_client, grant.clone(), Whose::Nobody);
         }
         self.0
             .store

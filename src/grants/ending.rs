@@ -11,13 +11,28 @@ use crate::grants::custody::{Access, AccessError};
 use crate::grants::grant::{self, Grant};
 use crate::grants::refresh::{Words, read_both};
 use crate::grants::{Connection, ConnectionStatus, Grants, lock};
-use crate::id::{ConnectionId, EhrClientId, PatientKey, SourceId};
+use crate::id::{ConnectionId, EhrClientId, PatientKey, PatientSessionId, SourceId};
 use crate::smart::token_response::RefreshToken;
 use crate::smart::{TokenFailure, Unwanted};
 use crate::store::{Change, StoreError};
 
 /// Between the tries to give a grant back. The token is in memory only, so there is no later try than these.
 const REVOKE_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// Tokens given back at once: ends come in crowds, and nobody waits for this.
+pub(super) const GIVEN_BACK_AT_ONCE: usize = 16;
+
+/// Whose grant is given back.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Whose {
+    /// A connection's, whose history says what came of it.
+    Connection(ConnectionId),
+    /// A launch's that nobody keeps, of this journey. Not when its patient is connected there: some EHRs would end that
+    /// access, too.
+    Launch(Option<PatientSessionId>),
+    /// Nobody's any more.
+    Nobody,
+}
 
 /// Why and as what a connection ends.
 #[derive(Debug, Clone)]
@@ -143,56 +158,70 @@ impl Grants {
         let Some((connection, grant)) = ended else { return Ok(false) };
         self.forget(&[id]);
         if let Some(grant) = grant {
-            self.give_back(connection.source, connection.ehr_client, grant, Some(id));
+            self.give_back(connection.source, connection.ehr_client, grant, Whose::Connection(id));
         }
         Ok(true)
     }
 
-    /// Tells the hospital that a grant is not wanted any more, in the background, where it takes such word. What came of it
-    /// goes to the history of `noted`.
-    pub(super) fn give_back(
-        &self,
-        source: SourceId,
-        ehr_client: EhrClientId,
-        grant: Grant,
-        noted: Option<ConnectionId>,
-    ) {
-        let grants = self.clone();
-        let Some((server, registration)) = self.parties(source, ehr_client) else {
-            if let Some(id) = noted {
-                self.0.shutdown.spawn(async move { grants.note_revocation(id, Revocation::Failed).await });
-            }
+    /// Tells the hospital that a grant is not wanted any more, in the background, where it takes such word.
+    pub(super) fn give_back(&self, source: SourceId, ehr_client: EhrClientId, grant: Grant, whose: Whose) {
+        if grant.refresh_token.is_none() && grant.expires_at <= self.0.clock.now() {
+            // There is nothing left that could be used.
             return;
-        };
+        }
+        let grants = self.clone();
         self.0.shutdown.spawn(async move {
-            let mut waits = REVOKE_AGAIN_AFTER.into_iter();
-            let outcome = loop {
-                let token = match &grant.refresh_token {
-                    Some(token) => Unwanted::Refresh(token),
-                    None => Unwanted::Access(&grant.access_token),
-                };
-                let told = grants.0.tokens.revoke(&grant.token_server, &registration, server.reach, token).await;
-                match told {
-                    Ok(true) => break Revocation::Done,
-                    Ok(false) => break Revocation::NoEndpoint,
-                    Err(cause) => {
-                        tracing::warn!(%source, %cause, "the hospital did not revoke; the tokens were wiped here");
-                        let again = waits.next().filter(|_| passes(&cause));
-                        let Some(wait) = again.filter(|_| !grants.0.shutdown.is_triggered()) else {
-                            break Revocation::Failed;
-                        };
-                        tokio::select! {
-                            () = tokio::time::sleep(wait) => {}
-                            () = grants.0.shutdown.triggered() => {}
-                        }
-                    }
-                }
-            };
+            let Some(outcome) = grants.revoke(source, ehr_client, &grant, &whose).await else { return };
             tracing::info!(%source, ?outcome, "a grant was given back");
-            if let Some(id) = noted {
+            if let Whose::Connection(id) = whose {
                 grants.note_revocation(id, outcome).await;
             }
         });
+    }
+
+    /// What came of it; nothing when it must not be done.
+    async fn revoke(
+        &self,
+        source: SourceId,
+        ehr_client: EhrClientId,
+        grant: &Grant,
+        whose: &Whose,
+    ) -> Option<Revocation> {
+        let Some((server, registration)) = self.parties(source, ehr_client) else {
+            return Some(Revocation::Failed);
+        };
+        let token = match &grant.refresh_token {
+            Some(token) => Unwanted::Refresh(token),
+            None => Unwanted::Access(&grant.access_token),
+        };
+        let mut waits = REVOKE_AGAIN_AFTER.into_iter();
+        loop {
+            // Asked before each try: the patient may have come back meanwhile.
+            if let Whose::Launch(session) = whose
+                && self.is_connected_there(*session, source, ehr_client, grant).await
+            {
+                return None;
+            }
+            let told = {
+                let _turn = self.0.giving_back.acquire().await;
+                self.0.tokens.revoke(&grant.token_server, &registration, server.reach, token).await
+            };
+            match told {
+                Ok(true) => return Some(Revocation::Done),
+                Ok(false) => return Some(Revocation::NoEndpoint),
+                Err(cause) => {
+                    tracing::warn!(%source, %cause, "the hospital did not revoke; the tokens were wiped here");
+                    let again = waits.next().filter(|_| passes(&cause));
+                    let Some(wait) = again.filter(|_| !self.0.shutdown.is_triggered()) else {
+                        return Some(Revocation::Failed);
+                    };
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.0.shutdown.triggered() => {}
+                    }
+                }
+            }
+        }
     }
 
     async fn note_revocation(&self, id: ConnectionId, outcome: Revocation) {
@@ -215,7 +244,7 @@ impl Grants {
         self.forget(&ids);
         for (connection, grant) in erased {
             if let Some(grant) = grant {
-                self.give_back(connection.source, connection.ehr_client, grant, None);
+                self.give_back(connection.source, connection.ehr_client, grant, Whose::Nobody);
             }
         }
     }

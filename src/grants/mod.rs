@@ -16,12 +16,12 @@ mod refresh;
 mod refusals;
 mod schedule;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::crypto::Random;
@@ -43,6 +43,7 @@ pub use refusals::Refusals;
 
 use custody::{Fresh, Gate};
 use ehr_launches::Departures;
+use ending::GIVEN_BACK_AT_ONCE;
 
 /// Connections and their grants. Clones share them.
 #[derive(Clone)]
@@ -73,6 +74,10 @@ struct Inner {
     keep_alive: Duration,
     /// Tells the schedule that something is due earlier than it knows.
     due_changed: Notify,
+    /// Launches whose grants are held on disk at present.
+    held: Mutex<HashSet<ConnectionId>>,
+    /// Turns at giving tokens back.
+    giving_back: Semaphore,
     /// Told of each step of each refresh.
     at_step: OnceLock<AtStep>,
 }
@@ -114,6 +119,8 @@ impl Grants {
             wanted: watch::Sender::new(0),
             keep_alive,
             due_changed: Notify::new(),
+            held: Mutex::default(),
+            giving_back: Semaphore::new(GIVEN_BACK_AT_ONCE),
             at_step: OnceLock::new(),
         }))
     }

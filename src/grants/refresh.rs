@@ -10,7 +10,7 @@ use crate::events::history::{self, EndedBecause, Entry, RefreshedBy};
 use crate::grants::custody::{
     Access, AccessError, CLOCK_TOLERANCE, Freshness, LEAST_BETWEEN, Wish, good_until, renew_from,
 };
-use crate::grants::ending::Ending;
+use crate::grants::ending::{Ending, Whose};
 use crate::grants::grant::{self, GRANTS, Grant, Refreshed, Refreshes, SUSPENDED};
 use crate::grants::refusals::{Refusals, Verdict, verdict};
 use crate::grants::{Connection, ConnectionStatus, Grants, due};
@@ -59,7 +59,8 @@ impl Grants {
             Ok::<_, StoreError>((connection, grant, [as_connection, as_grant]))
         };
         let (connection, stored, marks) = if wish.by == RefreshedBy::Schedule {
-            // It has read these rows a moment ago: they are in memory, and another thread would cost more than reading does.
+            // It has read these rows for this batch, so they are most likely in memory: another thread would cost more than
+            // reading does.
             self.0.store.read_now(read)?
         } else {
             self.0.store.read(read).await?
@@ -108,7 +109,7 @@ impl Grants {
             });
         }
         self.step(RefreshStep::Asking, id);
-        // Nobody waits for the schedule.
+        // Hardly anybody waits for the schedule: only who needs this very grant just now.
         let pace = if wish.by == RefreshedBy::Schedule { Pace::InBulk } else { Pace::AtOnce };
         let answer = self.ask(id, &grant, (&registration, server.reach), &refresh_token, pace).await;
         self.step(RefreshStep::Answered, id);
@@ -187,7 +188,7 @@ impl Grants {
         };
         if other {
             tracing::error!(connection = %id, "a refresh came back for another patient's record; the connection was ended");
-            self.give_back(connection.source, connection.ehr_client, renewed, Some(id));
+            self.give_back(connection.source, connection.ehr_client, renewed, Whose::Connection(id));
             let ending = Ending::of(EndedBecause::OtherPatient, ConnectionStatus::RefreshFailed);
             return self.end(id, Some(refreshed), ending).await;
         }
@@ -224,7 +225,7 @@ impl Grants {
             // The older grant is let lapse: some EHRs revoke all that one patient gave one app, the newer one with it.
             Replaced::ByNewer(connection, Some(newer)) => self.remember_as(&connection, &newer, generation),
             Replaced::ByNewer(_, None) | Replaced::Ended => {
-                self.give_back(connection.source, connection.ehr_client, renewed, Some(id));
+                self.give_back(connection.source, connection.ehr_client, renewed, Whose::Connection(id));
                 Err(AccessError::NotActive(ConnectionStatus::Disconnected))
             }
         }

@@ -2,11 +2,12 @@
 //! that cannot be refreshed are ended when they run out. It walks the index of what is due, never all grants, so a box
 //! that was off for a day, or whose clock was set, begins with whatever is due by then.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
@@ -16,18 +17,18 @@ use crate::grants::grant::{self, GRANTS, Grant, readable};
 use crate::grants::refresh::{first_due, read_both};
 use crate::grants::refusals::is_about_us;
 use crate::grants::{Connection, ConnectionStatus, Grants, due, lock};
-use crate::id::{ConnectionId, Id as _, SourceId};
+use crate::id::{ConnectionId, Id as _};
 use crate::smart::TokenFailure;
 use crate::store::{Reader as _, StoreError};
 
 /// Grants looked at in one go.
 const BATCH: usize = 1024;
-/// Refreshes under way at once: of the whole schedule, and at one hospital. At any moment about half of them are being
-/// signed or written; the other half is at the hospital.
+/// Refreshes under way at once: of the whole schedule, and at one token endpoint. While signatures are what takes longest,
+/// about half of them are at the hospital and the others are being signed or written.
 const AT_ONCE: usize = 128;
-const AT_ONCE_AT_A_SOURCE: usize = 64;
-/// A hospital that does not answer is left alone for so long, with all of its grants.
-const REST_OF_A_SOURCE: Duration = Duration::from_mins(5);
+const AT_ONCE_AT_AN_ENDPOINT: usize = 64;
+/// A token endpoint that does not answer is left alone for so long, with all of its grants.
+const REST_OF_AN_ENDPOINT: Duration = Duration::from_mins(5);
 /// What was not begun after this time is left for a later batch, so that a slow hospital with many grants does not stand
 /// before all others.
 const BATCH_TIME: Duration = Duration::from_mins(2);
@@ -38,6 +39,9 @@ const ASIDE: Duration = Duration::from_hours(24);
 /// After a store error, and when nothing was heard of an earlier time.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
+
+/// Token endpoints that are left alone, and until when.
+type Resting = Mutex<HashMap<String, Timestamp>>;
 
 /// One grant whose place has come.
 struct Due {
@@ -61,7 +65,7 @@ enum Task {
     /// It ran out and cannot be renewed.
     RunOut,
     /// It is to be used.
-    Refresh(SourceId),
+    Refresh,
 }
 
 impl Grants {
@@ -88,9 +92,6 @@ impl Grants {
     async fn run_schedule(&self) {
         let shutdown = &self.0.shutdown;
         while !shutdown.is_triggered() {
-            if let Err(cause) = self.give_back_held().await {
-                tracing::error!(%cause, "grants of unfinished launches could not be read; they are looked for again");
-            }
             let look = match self.attend().await {
                 Ok(next) => {
                     let latest = self.0.clock.now().after(LOOK_AT_LEAST_EVERY);
@@ -112,12 +113,13 @@ impl Grants {
 
     /// Does what is due; when the next is. Public for tests and benches, which have no patience for the clock.
     pub async fn attend(&self) -> Result<Option<Timestamp>, StoreError> {
-        let resting: Mutex<HashMap<SourceId, Timestamp>> = Mutex::default();
+        let resting: Resting = Mutex::default();
         loop {
             // What hospitals would answer could not be kept.
             if !self.0.store.is_writable() {
                 return Err(StoreError::Storage("writes have failed".to_owned()));
             }
+            self.give_back_held().await?;
             let now = self.0.clock.now();
             let (batch, next) = self.0.store.read(move |view| read_due(view, now)).await?;
             if batch.is_empty() || self.0.shutdown.is_triggered() {
@@ -127,15 +129,10 @@ impl Grants {
         }
     }
 
-    async fn attend_to(
-        &self,
-        batch: Vec<Due>,
-        now: Timestamp,
-        resting: &Mutex<HashMap<SourceId, Timestamp>>,
-    ) -> Result<(), StoreError> {
+    async fn attend_to(&self, batch: Vec<Due>, now: Timestamp, resting: &Resting) -> Result<(), StoreError> {
         let places: Vec<(Timestamp, ConnectionId)> = batch.iter().map(|due| (due.at, due.id)).collect();
         let (mut moves, mut aside) = (HashMap::new(), HashSet::new());
-        let mut by_source: HashMap<SourceId, Vec<ConnectionId>> = HashMap::new();
+        let mut by_endpoint: HashMap<String, VecDeque<ConnectionId>> = HashMap::new();
         for due in &batch {
             match self.task(due, now) {
                 Task::Clear => {}
@@ -151,10 +148,16 @@ impl Grants {
                         return Err(cause);
                     }
                 }
-                Task::Refresh(source) => by_source.entry(source).or_default().push(due.id),
+                Task::Refresh => {
+                    let endpoint =
+                        due.grant.as_ref().map(|grant| grant.token_server.endpoint.url().to_string());
+                    by_endpoint.entry(endpoint.unwrap_or_default()).or_default().push_back(due.id);
+                }
             }
         }
-        self.refresh_in_turns(by_source, resting, now.after(BATCH_TIME)).await?;
+        // From here on: what has run out took its time, too.
+        let until = self.0.clock.now().after(BATCH_TIME);
+        self.refresh_in_turns(by_endpoint, resting, until).await?;
         self.move_on(places, moves, aside, now).await
     }
 
@@ -170,48 +173,54 @@ impl Grants {
         let undated = grant.received_at > now.after(CLOCK_TOLERANCE);
         if let Some(refusals) = &grant.refusals {
             let next = refusals.next_try();
-            return if next > now && !undated { Task::Move(next) } else { Task::Refresh(connection.source) };
+            return if next > now && !undated { Task::Move(next) } else { Task::Refresh };
         }
         let wanted = first_due(grant, self.keep_alive_of(connection));
         if wanted > now && grant.failures == 0 && !undated {
             return Task::Move(wanted);
         }
-        if grant.refresh_token.is_some() { Task::Refresh(connection.source) } else { Task::RunOut }
+        if grant.refresh_token.is_some() { Task::Refresh } else { Task::RunOut }
     }
 
-    /// Refreshes, a few at once at each hospital, so that one hospital in trouble holds up its own grants only.
+    /// Refreshes, the earliest first and a few at once at each token endpoint, so that one in trouble holds up its own grants
+    /// only.
     async fn refresh_in_turns(
         &self,
-        mut by_source: HashMap<SourceId, Vec<ConnectionId>>,
-        resting: &Mutex<HashMap<SourceId, Timestamp>>,
+        mut by_endpoint: HashMap<String, VecDeque<ConnectionId>>,
+        resting: &Resting,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        let turns: HashMap<SourceId, Arc<Semaphore>> =
-            by_source.keys().map(|source| (*source, Arc::new(Semaphore::new(AT_ONCE_AT_A_SOURCE)))).collect();
-        // One of each in turn: a hospital with many does not stand before the others.
+        let turns: HashMap<String, Semaphore> = by_endpoint
+            .keys()
+            .map(|endpoint| (endpoint.clone(), Semaphore::new(AT_ONCE_AT_AN_ENDPOINT)))
+            .collect();
+        let all_turns = Semaphore::new(AT_ONCE);
+        // One of each in turn: an endpoint with many does not stand before the others.
         let mut order = Vec::new();
-        while !by_source.is_empty() {
-            by_source.retain(|source, ids| {
-                order.extend(ids.pop().map(|id| (*source, id)));
+        while !by_endpoint.is_empty() {
+            by_endpoint.retain(|endpoint, ids| {
+                order.extend(ids.pop_front().map(|id| (endpoint.clone(), id)));
                 !ids.is_empty()
             });
         }
-        let refreshes = order.into_iter().map(|(source, id)| {
-            let turn = turns.get(&source).map(Arc::clone);
+        let (turns, all_turns) = (&turns, &all_turns);
+        let refreshes = order.into_iter().map(|(endpoint, id)| {
             async move {
-                let _turn = match turn {
-                    Some(turn) => turn.acquire_owned().await.ok(),
+                // Who waits for its endpoint takes no place from the others.
+                let _turn = match turns.get(&endpoint) {
+                    Some(turns) => turns.acquire().await.ok(),
                     None => None,
                 };
+                let _place = all_turns.acquire().await.ok();
                 let now = self.0.clock.now();
-                let rests = lock(resting).get(&source).is_some_and(|until| now < *until);
+                let rests = lock(resting).get(&endpoint).is_some_and(|until| now < *until);
                 if rests || now >= until || self.0.shutdown.is_triggered() {
                     return Ok(());
                 }
                 let wish = Wish { by: RefreshedBy::Schedule, rejected: None, freshness: Freshness::New };
                 match self.renewed(id, wish).await {
                     Err(AccessError::NotNow(failure)) if failure.is_trouble() || refuses_us(&failure) => {
-                        lock(resting).insert(source, now.after(REST_OF_A_SOURCE));
+                        lock(resting).insert(endpoint, now.after(REST_OF_AN_ENDPOINT));
                         Ok(())
                     }
                     Err(AccessError::Store(cause)) => Err(cause),
@@ -219,7 +228,8 @@ impl Grants {
                 }
             }
         });
-        let mut running = futures_util::stream::iter(refreshes).buffer_unordered(AT_ONCE);
+        // All of a batch wait at once, each at its own endpoint.
+        let mut running: FuturesUnordered<_> = refreshes.collect();
         while let Some(done) = running.next().await {
             done?;
         }
@@ -252,7 +262,7 @@ impl Grants {
                     let grant = readable(change.get(GRANTS, &id.to_bytes()))?;
                     match grant.filter(|grant| grant.due_at == Some(at)) {
                         Some(mut grant) => {
-                            let later = now.after(due::spread(REST_OF_A_SOURCE * 2, id));
+                            let later = now.after(due::spread(REST_OF_AN_ENDPOINT * 2, id));
                             due::set(change, id, &mut grant, moves.get(&id).copied().unwrap_or(later));
                             grant::put(change, id, &grant);
                         }

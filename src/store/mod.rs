@@ -92,7 +92,7 @@ impl Store {
         done.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
-    /// [`Store::read`] on the calling thread, for start-up, benches and commands.
+    /// [`Store::read`] on the calling thread: for start-up, benches and commands, and for a row or two that are in memory.
     pub fn read_now<T, E, F>(&self, read: F) -> Result<T, E>
     where
         F: FnOnce(&View<'_>) -> Result<T, E>,

@@ -4,6 +4,7 @@ mod commands;
 mod keys;
 mod refusals;
 mod running;
+mod service;
 mod storage_keys;
 mod support;
 mod webhooks;

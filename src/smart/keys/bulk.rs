@@ -31,57 +31,86 @@ impl std::fmt::Debug for Bulk {
     }
 }
 
+/// One of those who make them. However it ends, it is no longer counted.
+pub(super) struct Signer {
+    bulk: Bulk,
+    done: bool,
+}
+
 impl Bulk {
-    /// Adds a signature; says whether the caller has to start another signer, of which there are `most` at once.
-    pub(super) fn add(&self, job: Job, most: usize) -> bool {
+    /// Adds a signature; a signer, of which there are `most`, when the caller has to start another.
+    pub(super) fn add(&self, job: Job, most: usize) -> Option<Signer> {
         let mut gathering = self.lock();
         gathering.jobs.push_back(job);
         let wanted = gathering.signers < most;
         gathering.signers += usize::from(wanted);
-        wanted
-    }
-
-    /// Makes signatures until there is nothing more to do; the work of one signer. `turn` waits until another may be made,
-    /// and is held meanwhile.
-    pub(super) fn sign<T>(&self, turn: impl Fn() -> T) {
-        loop {
-            let (ready, last) = match self.next() {
-                Ok(job) => {
-                    let turn = turn();
-                    let made = catch_unwind(AssertUnwindSafe(job));
-                    drop(turn);
-                    (self.made(made.ok()), false)
-                }
-                Err(gathered) => (gathered, true),
-            };
-            for let_go in ready {
-                let_go();
-            }
-            if last {
-                return;
-            }
-        }
-    }
-
-    /// The next one to be made; without any this signer is done, and the last signer takes what has gathered.
-    fn next(&self) -> Result<Job, Vec<LetGo>> {
-        let mut gathering = self.lock();
-        if let Some(job) = gathering.jobs.pop_front() {
-            return Ok(job);
-        }
-        gathering.signers -= 1;
-        let last = gathering.signers == 0;
-        Err(if last { std::mem::take(&mut gathering.held) } else { Vec::new() })
-    }
-
-    fn made(&self, let_go: Option<LetGo>) -> Vec<LetGo> {
-        let mut gathering = self.lock();
-        gathering.held.extend(let_go);
-        if gathering.held.len() >= TOGETHER { std::mem::take(&mut gathering.held) } else { Vec::new() }
+        wanted.then(|| Signer { bulk: self.clone(), done: false })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Gathering> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Signer {
+    /// Makes signatures until there is nothing more to do. `turn` waits until another may be made, and is held meanwhile.
+    pub(super) fn sign<T>(mut self, turn: impl Fn() -> T) {
+        while let Some(job) = self.next() {
+            let turn = turn();
+            let made = catch_unwind(AssertUnwindSafe(job));
+            drop(turn);
+            for let_go in self.made(made.ok()) {
+                let_go();
+            }
+        }
+    }
+
+    /// The next one to be made. Without any this signer is done, and the last signer lets go what has gathered.
+    fn next(&mut self) -> Option<Job> {
+        let mut gathering = self.bulk.lock();
+        let job = gathering.jobs.pop_front();
+        if job.is_none() {
+            // Under the same lock: who adds one from here on starts a new signer.
+            self.done = true;
+            let ready = gathering.leave();
+            drop(gathering);
+            for let_go in ready {
+                let_go();
+            }
+        }
+        job
+    }
+
+    fn made(&self, let_go: Option<LetGo>) -> Vec<LetGo> {
+        let mut gathering = self.bulk.lock();
+        gathering.held.extend(let_go);
+        if gathering.held.len() >= TOGETHER { std::mem::take(&mut gathering.held) } else { Vec::new() }
+    }
+}
+
+impl Gathering {
+    /// One signer less; what is to be let go when it was the last.
+    fn leave(&mut self) -> Vec<LetGo> {
+        self.signers = self.signers.saturating_sub(1);
+        if self.signers == 0 { std::mem::take(&mut self.held) } else { Vec::new() }
+    }
+}
+
+impl Drop for Signer {
+    /// A signer that could not be started, or was cut off. When there is no other, those who wait are told so by the loss of
+    /// their jobs.
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let mut gathering = self.bulk.lock();
+        let ready = gathering.leave();
+        let lost = if gathering.signers == 0 { std::mem::take(&mut gathering.jobs) } else { VecDeque::new() };
+        drop(gathering);
+        drop(lost);
+        for let_go in ready {
+            let_go();
+        }
     }
 }
 
@@ -117,23 +146,24 @@ mod tests {
     #[test]
     fn they_are_let_go_when_all_are_made() {
         let (bulk, counts) = (Bulk::default(), Counts::default());
-        assert!(bulk.add(counts.job(), 1), "the first needs a signer");
-        assert!(!bulk.add(counts.job(), 1), "the second finds one");
+        let signer = bulk.add(counts.job(), 1).expect("the first needs a signer");
+        assert!(bulk.add(counts.job(), 1).is_none(), "the second finds one");
         let seen = Mutex::new(Vec::new());
-        bulk.sign(|| seen.lock().expect("no panic").push(counts.both()));
+        signer.sign(|| seen.lock().expect("no panic").push(counts.both()));
         assert_eq!(*seen.lock().expect("no panic"), [(0, 0), (1, 0)], "the first waits for the second");
         assert_eq!(counts.both(), (2, 2));
-        assert!(bulk.add(counts.job(), 1), "the signer has gone");
+        assert!(bulk.add(counts.job(), 1).is_some(), "the signer has gone");
     }
 
     #[test]
     fn many_are_let_go_also_when_more_are_to_be_made() {
         let (bulk, counts) = (Bulk::default(), Counts::default());
-        for _ in 0..=TOGETHER {
-            bulk.add(counts.job(), 1);
+        let signer = bulk.add(counts.job(), 1).expect("a signer");
+        for _ in 0..TOGETHER {
+            assert!(bulk.add(counts.job(), 1).is_none());
         }
         let most_held = Mutex::new(0);
-        bulk.sign(|| {
+        signer.sign(|| {
             let (made, gone) = counts.both();
             let mut most = most_held.lock().expect("no panic");
             *most = (*most).max(made - gone);
@@ -145,12 +175,12 @@ mod tests {
     #[test]
     fn the_last_of_several_signers_lets_go() {
         let (bulk, counts) = (Bulk::default(), Counts::default());
-        assert!(bulk.add(counts.job(), 2) && bulk.add(counts.job(), 2));
-        let other = bulk.clone();
+        let first = bulk.add(counts.job(), 2).expect("a signer");
+        let second = Mutex::new(bulk.add(counts.job(), 2));
         // While the first signer is at work, the second makes the other one and finds nothing more.
-        bulk.sign(|| {
-            if counts.both() == (0, 0) {
-                other.sign(|| ());
+        first.sign(|| {
+            if let Some(second) = second.lock().expect("no panic").take() {
+                second.sign(|| ());
                 assert_eq!(counts.both(), (1, 0), "it waits for the one that is being made");
             }
         });
@@ -160,10 +190,29 @@ mod tests {
     #[test]
     fn one_that_panics_keeps_nobody_waiting() {
         let (bulk, counts) = (Bulk::default(), Counts::default());
-        bulk.add(counts.job(), 1);
+        let signer = bulk.add(counts.job(), 1).expect("a signer");
         bulk.add(Box::new(|| panic!("a signature that cannot be made")), 1);
-        bulk.sign(|| ());
+        signer.sign(|| ());
         assert_eq!(counts.both(), (1, 1));
-        assert!(bulk.add(counts.job(), 1), "the signer has gone");
+        assert!(bulk.add(counts.job(), 1).is_some(), "the signer has gone");
+    }
+
+    #[test]
+    fn a_signer_that_is_never_started_keeps_nobody_waiting() {
+        let (bulk, counts) = (Bulk::default(), Counts::default());
+        let job = Arc::new(());
+        let held = Arc::clone(&job);
+        let never = bulk.add(
+            Box::new(move || {
+                drop(held);
+                Box::new(|| ())
+            }),
+            1,
+        );
+        drop(never);
+        assert_eq!(Arc::strong_count(&job), 1, "whoever waits for it is told");
+        let signer = bulk.add(counts.job(), 1).expect("the next one gets a signer of its own");
+        signer.sign(|| ());
+        assert_eq!(counts.both(), (1, 1));
     }
 }

@@ -177,9 +177,7 @@ impl SigningKeys {
 
     /// The key that signs with this algorithm now.
     pub fn current(&self, algorithm: Algorithm) -> Result<Arc<KeyPair>, SigningError> {
-        let loaded = self.read_loaded();
-        let found = loaded.current.iter().find(|key| key.algorithm() == algorithm);
-        found.cloned().ok_or(SigningError::NoKey(algorithm))
+        current(&self.loaded, algorithm)
     }
 
     /// Runs `sign` with the current key on a blocking thread, when it is its turn.
@@ -202,20 +200,20 @@ impl SigningKeys {
         T: Send + 'static,
     {
         let (tell, told) = oneshot::channel();
-        let keys = self.clone();
+        let loaded = Arc::clone(&self.loaded);
         let job = move || -> LetGo {
             // Who has gone away needs no signature.
-            let signed = (!tell.is_closed()).then(|| keys.current(algorithm).and_then(|key| Ok(sign(&key)?)));
+            let signed =
+                (!tell.is_closed()).then(|| current(&loaded, algorithm).and_then(|key| Ok(sign(&key)?)));
             Box::new(move || {
                 if let Some(signed) = signed {
                     let _ = tell.send(signed);
                 }
             })
         };
-        if self.bulk.add(Box::new(job), self.cores) {
-            let (bulk, turns) = (self.bulk.clone(), Arc::clone(&self.turns));
-            let runtime = tokio::runtime::Handle::current();
-            tokio::task::spawn_blocking(move || bulk.sign(|| runtime.block_on(turns.acquire())));
+        if let Some(signer) = self.bulk.add(Box::new(job), self.cores) {
+            let (turns, runtime) = (Arc::clone(&self.turns), tokio::runtime::Handle::current());
+            tokio::task::spawn_blocking(move || signer.sign(|| runtime.block_on(turns.acquire())));
         }
         told.await.unwrap_or(Err(SigningError::Key(KeyError::SigningFailed)))
     }
@@ -297,6 +295,12 @@ fn read(store: &Store) -> Result<Loaded, SigningError> {
     let kids = jwks.keys.iter().filter_map(|key| key.kid.clone()).collect();
     let jwks = serde_json::to_vec(&jwks).expect("public keys are plain strings").into();
     Ok(Loaded { current, jwks, kids, keys: keys.iter().map(SigningKey::described).collect() })
+}
+
+fn current(loaded: &RwLock<Loaded>, algorithm: Algorithm) -> Result<Arc<KeyPair>, SigningError> {
+    let loaded = loaded.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let found = loaded.current.iter().find(|key| key.algorithm() == algorithm);
+    found.cloned().ok_or(SigningError::NoKey(algorithm))
 }
 
 async fn off_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>

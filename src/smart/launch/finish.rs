@@ -78,7 +78,8 @@ impl Launcher {
             let staff = "The hospital's answer had neither a code nor an error. Who acts: hospital IT.";
             LaunchFailure::ours(FailureCode::OauthCallbackFailed, WhoActs::HospitalIt, staff.to_owned())
         })?;
-        // The keys before the tokens: what comes with the tokens should be on disk a moment later.
+        // The keys before the tokens: what comes with the tokens should be on disk soon. A server that does not give its keys
+        // now, or not this one, is asked once more with the tokens in memory.
         if let Some(uri) = &attempt.jwks_uri {
             let _ = self.discoverer.keys(server, uri, false).await;
         }

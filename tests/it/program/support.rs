@@ -293,6 +293,13 @@ impl Place {
         Program::spawn(command)
     }
 
+    /// Serves with some variables of the environment.
+    pub fn serve_with(&self, variables: &[(&str, &str)]) -> Program {
+        let mut command = command(&["serve", "--config", &self.config()]);
+        command.envs(variables.iter().copied());
+        Program::spawn(command)
+    }
+
     /// Serves, and answers already.
     pub fn serve(&self) -> Program {
         let config = self.config();
