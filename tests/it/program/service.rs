@@ -51,7 +51,7 @@ async fn a_certificate_is_renewed_by_a_signal_and_a_bad_one_changes_nothing() {
     let place = Place::make();
     let socket = place.path("notify");
     let manager = Manager(UnixDatagram::bind(&socket).expect("a socket"));
-    manager.0.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+    manager.0.set_read_timeout(Some(Duration::from_mins(1))).expect("a limit");
     let pair = || self_signed(&["localhost"], &Clock::machine()).expect("a certificate");
     let (first, second) = (pair(), pair());
     let (certificate, key) = (place.path("tls.pem"), place.path("tls.key"));
@@ -97,7 +97,7 @@ fn a_watchdog_hears_that_the_program_lives() {
     let place = Place::make();
     let socket = place.path("notify");
     let manager = Manager(UnixDatagram::bind(&socket).expect("a socket"));
-    manager.0.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+    manager.0.set_read_timeout(Some(Duration::from_mins(1))).expect("a limit");
     let program = place.serve_with(&[("NOTIFY_SOCKET", &socket), ("WATCHDOG_USEC", "200000")]);
     assert!(manager.hears().contains("READY=1"));
     for _ in 0..3 {
