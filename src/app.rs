@@ -18,7 +18,9 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::crypto::{Algorithm, Random};
-use crate::directory::{Directory, DirectoryError, FreshList, LaunchTarget, NewEhrClient, NewSource};
+use crate::directory::{
+    Directory, DirectoryError, FreshList, LaunchTarget, NewEhrClient, NewSource, SourceRequests,
+};
 use crate::events::{Outbox, WebhookSettings, Webhooks};
 use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
 use crate::grants::{Announcements, Grants};
@@ -115,6 +117,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// Where to connect.
     pub directory: Directory,
+    /// What patients miss there.
+    pub source_requests: SourceRequests,
     /// What EHRs say about themselves.
     pub discoverer: Discoverer,
     /// Our signing keys.
@@ -186,6 +190,8 @@ impl App {
         let directory = Directory::load(store.clone(), clock.clone(), random.clone())?;
         let origin = config.public_url.origin().to_owned();
         let outbox = Outbox::new(random.clone());
+        let source_requests =
+            SourceRequests::new(store.clone(), clock.clone(), random.clone(), outbox.clone());
         let announcements = Announcements::new(outbox.clone(), move |token| {
             format!("{origin}{}", Route::Connect(token.clone(), ConnectPage::Start).path())
         });
@@ -252,6 +258,7 @@ impl App {
             workspaces: workspaces.clone(),
             sessions: sessions.clone(),
             directory: directory.clone(),
+            requests: source_requests.clone(),
             grants: grants.clone(),
             records: records.clone(),
             public_url: config.public_url.clone(),
@@ -270,6 +277,7 @@ impl App {
             api_keys,
             sessions,
             directory,
+            source_requests,
             discoverer,
             signing_keys,
             jwks_fetches,

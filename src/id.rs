@@ -100,6 +100,9 @@ id_type!(
     /// One event for one webhook endpoint.
     EventId, "evt_");
 id_type!(
+    /// What a patient said is missing in the directory.
+    SourceRequestId, "srcreq_");
+id_type!(
     /// An owner of patients, keys and records.
     WorkspaceId, "ws_");
 id_type!(

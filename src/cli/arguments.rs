@@ -216,15 +216,37 @@ pub enum SourceTask {
     },
     /// List the sources
     List,
-    /// Note how far a hospital is with switching your app on
+    /// Note how far a hospital is with switching your app on, or show it
     Activation {
         /// `fhirsrc_…`, or the FHIR base URL
         source: String,
-        /// not-asked, asked, active, verified or refused
-        state: ActivationName,
+        /// not-asked, asked, active, verified or refused; left out, it stays
+        state: Option<ActivationName>,
         /// What to remember with it, such as whom you wrote to
         #[arg(long)]
         note: Option<String>,
+    },
+    /// Ask a hospital's authorization server, without a patient, whether it lets your app in; if so, it is verified
+    Probe {
+        /// `fhirsrc_…`, or the FHIR base URL
+        source: String,
+    },
+    /// Make the page for a hospital's IT team: what to switch on, and the values to compare
+    Packet {
+        /// `fhirsrc_…`, or the FHIR base URL
+        source: String,
+        /// As a web page that stands alone, to be printed or attached
+        #[arg(long, conflicts_with = "text")]
+        html: bool,
+        /// As plain text, to be pasted into an e-mail [default]
+        #[arg(long)]
+        text: bool,
+        /// Whom the hospital may write to or call
+        #[arg(long, value_name = "TEXT")]
+        contact: Option<String>,
+        /// Write it there instead of to standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Read a source's discovery anew and show it
     Check {

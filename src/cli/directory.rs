@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::Value as Json;
 
 use crate::cli::arguments::EnvironmentName;
-use crate::cli::run::{build, command, load, open_store};
+use crate::cli::run::{Reached, build, command, load, open_store};
 use crate::cli::{Failure, output};
 use crate::config::{Environment, Layers};
 use crate::control::directory::{DirectoryCommand, import};
@@ -44,6 +44,23 @@ pub enum DirectoryTask {
     },
     /// Show the imported lists
     Lists,
+    /// Show the places that patients looked for and did not find
+    Requests {
+        /// Only those of this workspace
+        #[arg(long)]
+        workspace: Option<String>,
+        /// Those that were dealt with, too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Note that a place that patients miss was dealt with
+    Close {
+        /// The request's id, `srcreq_…`
+        request: String,
+        /// What was done about it
+        #[arg(long)]
+        note: Option<String>,
+    },
     /// Remove a list; connections and sources in use stay
     Remove {
         /// The list's name
@@ -100,11 +117,63 @@ pub async fn run(layers: Layers, task: DirectoryTask, json: bool) -> Result<(), 
             DirectoryCommand::Search { environment: environment.into(), words: words.join(" ") }
         }
         DirectoryTask::Lists => DirectoryCommand::Lists,
+        DirectoryTask::Requests { workspace, all } => DirectoryCommand::Requests { workspace, all },
+        DirectoryTask::Close { request, note } => DirectoryCommand::Close { request, note },
         DirectoryTask::Remove { list, environment } => {
             DirectoryCommand::Remove { list, environment: environment.into() }
         }
     };
     command(layers, Command::Directory(asked), json).await
+}
+
+/// `source packet`: the page itself, not a table around it.
+pub async fn packet(
+    layers: Layers,
+    source: String,
+    contact: Option<String>,
+    html: bool,
+    out: Option<PathBuf>,
+    json: bool,
+) -> Result<(), Failure> {
+    let asked = DirectoryCommand::Packet { source, contact };
+    let answer = Reached::new(load(&layers)?).ask(Command::Directory(asked)).await?;
+    let page = answer[if html { "html" } else { "text" }].as_str().unwrap_or_default();
+    if let Some(path) = &out {
+        std::fs::write(path, page)
+            .map_err(|cause| Failure::Failed(format!("`{}` cannot be written: {cause}", path.display())))?;
+    }
+    if json {
+        output::json(&answer);
+    } else if out.is_none() {
+        output::line(page.trim_end());
+    }
+    let id = answer["id"].as_str().unwrap_or_default();
+    output::note(&format!("when it is sent: chartgate source activation {id} asked --note \"to whom\""));
+    Ok(())
+}
+
+/// `source activation`: the state, and below it how it came to that.
+pub async fn activation(
+    layers: Layers,
+    source: String,
+    state: Option<ActivationName>,
+    note: Option<String>,
+    json: bool,
+) -> Result<(), Failure> {
+    let asked = DirectoryCommand::Activate { source, state: state.map(Into::into), note };
+    let mut answer = Reached::new(load(&layers)?).ask(Command::Directory(asked)).await?;
+    if json {
+        output::json(&answer);
+        return Ok(());
+    }
+    let steps = answer["steps"].take();
+    if let Some(members) = answer.as_object_mut() {
+        members.remove("steps");
+    }
+    output::answer(&answer);
+    output::line("");
+    output::table(steps.as_array().map_or(&[], Vec::as_slice), &["at", "state", "note"]);
+    Ok(())
 }
 
 /// A name made of a file's: `millennium_patient_r4_endpoints.json.gz` is `millennium-patient-r4-endpoints`.

@@ -38,6 +38,12 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         }
         Task::Serve => on_threads(serve(layers)),
         Task::ApiKey(task) => on_threads(command(layers, api_key(task), json)),
+        Task::Source(SourceTask::Packet { source, html, text: _, contact, out }) => {
+            on_threads(directory::packet(layers, source, contact, html, out, json))
+        }
+        Task::Source(SourceTask::Activation { source, state, note }) => {
+            on_threads(directory::activation(layers, source, state, note, json))
+        }
         Task::Source(task) => on_threads(command(layers, source(task), json)),
         Task::EhrClient(task) => on_threads(command(layers, ehr_client(task)?, json)),
         Task::Keys(task) => on_threads(keys::run(layers, task, json)),
@@ -439,8 +445,12 @@ fn source(task: SourceTask) -> Command {
             Command::SourceAdd { url, tenant, name, ehr_client, city, state, overrides, unchecked }
         }
         SourceTask::List => Command::SourceList,
+        SourceTask::Probe { source } => Command::Directory(DirectoryCommand::Probe { source }),
         SourceTask::Activation { source, state, note } => {
-            Command::Directory(DirectoryCommand::Activate { source, state: state.into(), note })
+            Command::Directory(DirectoryCommand::Activate { source, state: state.map(Into::into), note })
+        }
+        SourceTask::Packet { source, contact, .. } => {
+            Command::Directory(DirectoryCommand::Packet { source, contact })
         }
         SourceTask::Check { source } => Command::SourceCheck { source },
     }

@@ -2,32 +2,36 @@
 //! line as bytes, so that the appliance needs no right to read the file.
 
 use std::io::{self, Read};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::mpsc;
 
 use super::Refused;
 use crate::app::Parts;
 use crate::config::Environment;
 use crate::directory::import::ImportLimits;
 use crate::directory::{
-    ActivationState, DirectoryList, FetchRequest, ImportReport, ImportRequest, PieceReader, Place,
+    ActivationState, ActivationStep, DirectoryList, FetchRequest, ImportProgress, ImportReport,
+    ImportRequest, Place, Source, SourceRequest, Upload,
 };
-use crate::id::{Id as _, SourceId};
+use crate::id::{Id as _, SourceId, SourceRequestId};
 use crate::smart::FhirBaseUrl;
+use crate::smart::launch::Probe;
+use crate::web::packet::{Packet, PacketFacts};
+use crate::workspaces::Workspace;
 
-/// Pieces that wait between the socket and the reader of the list.
-const PIECES: usize = 4;
+const ENVIRONMENTS: [Environment; 2] = [Environment::Live, Environment::Sandbox];
 /// Bytes of one piece.
 const PIECE: usize = 64 << 10;
-/// The longest wait for the next piece.
-const SILENCE: Duration = Duration::from_mins(1);
 /// Hits that `directory search` shows.
 const HITS: usize = 20;
+/// Requests of one workspace that are shown.
+const MOST_REQUESTS: usize = 500;
+/// Letters of a note.
+const LONGEST_NOTE: usize = 500;
 
 /// What can be asked about the directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,13 +75,39 @@ pub enum DirectoryCommand {
         /// Its environment.
         environment: Environment,
     },
-    /// Notes how far a source is.
+    /// Notes how far a source is, or tells it.
     Activate {
         /// `fhirsrc_…` or the base URL.
         source: String,
-        /// The new state.
-        state: ActivationState,
+        /// The new state; without one and without a note, nothing changes.
+        state: Option<ActivationState>,
         /// What to remember with it.
+        note: Option<String>,
+    },
+    /// Asks a source's authorization server whether it lets us in.
+    Probe {
+        /// `fhirsrc_…` or the base URL.
+        source: String,
+    },
+    /// Makes the page for hospital IT.
+    Packet {
+        /// `fhirsrc_…` or the base URL.
+        source: String,
+        /// Whom the hospital may write to or call.
+        contact: Option<String>,
+    },
+    /// Shows what patients miss.
+    Requests {
+        /// Of this workspace only.
+        workspace: Option<String>,
+        /// Those that were dealt with, too.
+        all: bool,
+    },
+    /// Notes that a request was dealt with.
+    Close {
+        /// `srcreq_…`
+        request: String,
+        /// What was done about it.
         note: Option<String>,
     },
 }
@@ -118,67 +148,155 @@ pub async fn execute(parts: &Parts, command: DirectoryCommand) -> Result<Json, R
             }
         }
         DirectoryCommand::Activate { source, state, note } => {
-            let found = find_source(parts, &source).ok_or_else(|| {
-                Refused(format!("there is no source `{source}`; see `chartgate source list`"))
-            })?;
-            let (environment, id) = found;
-            if !parts.directory.is_indexed(environment) {
-                parts.directory.reindex(environment).await?;
-            }
-            let changed = parts.directory.activate(environment, id, state, note).await;
-            let changed = changed.map_err(|refused| Refused(refused.to_string()))?;
-            Ok(json!({
-                "id": changed.id, "name": changed.name, "activation": changed.activation.state.word(),
-                "steps": changed.activation.steps.len(),
-            }))
+            let source = find_source(parts, &source).await?;
+            let note = note.map(|note| note.chars().take(LONGEST_NOTE).collect());
+            let source = if state.is_none() && note.is_none() {
+                source
+            } else {
+                let changed = parts.directory.activate(source.environment, source.id, state, note).await;
+                changed.map_err(|refused| Refused(refused.to_string()))?
+            };
+            Ok(activation_row(&source))
         }
+        DirectoryCommand::Probe { source } => probe(parts, &source).await,
+        DirectoryCommand::Packet { source, contact } => packet(parts, &source, contact.as_deref()).await,
+        DirectoryCommand::Requests { workspace, all } => {
+            let mut rows = Vec::new();
+            for owner in workspaces(parts, workspace.as_deref()).await? {
+                let found = parts.source_requests.list(owner.id, all, None, MOST_REQUESTS).await?;
+                rows.extend(found.iter().map(|request| request_row(&owner, request)));
+            }
+            Ok(Json::Array(rows))
+        }
+        DirectoryCommand::Close { request, note } => close(parts, &request, note).await,
     }
 }
 
-fn find_source(parts: &Parts, text: &str) -> Option<(Environment, SourceId)> {
-    let by_id = SourceId::parse(text).ok().and_then(|id| parts.directory.source(id));
-    let by_url = || {
-        let base = FhirBaseUrl::parse(text).ok()?;
-        let both = [Environment::Live, Environment::Sandbox];
-        both.into_iter().find_map(|environment| parts.directory.source_at(environment, &base))
+/// A source by id or base URL: one of ours, or a place of an imported list.
+async fn find_source(parts: &Parts, text: &str) -> Result<Arc<Source>, Refused> {
+    let find = || {
+        let by_id = SourceId::parse(text).ok().and_then(|id| parts.directory.source(id));
+        let by_url = || {
+            let base = FhirBaseUrl::parse(text).ok()?;
+            ENVIRONMENTS.into_iter().find_map(|environment| parts.directory.source_at(environment, &base))
+        };
+        by_id.or_else(by_url)
     };
-    by_id.or_else(by_url).map(|source| (source.environment, source.id))
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    for environment in ENVIRONMENTS {
+        if !parts.directory.is_indexed(environment) {
+            parts.directory.reindex(environment).await?;
+        }
+    }
+    find().ok_or_else(|| {
+        Refused(format!(
+            "there is no source `{text}`; see `chartgate source list`, or `chartgate directory search`"
+        ))
+    })
+}
+
+async fn probe(parts: &Parts, text: &str) -> Result<Json, Refused> {
+    let source = find_source(parts, text).await?;
+    let probed = parts.grants.probe(&source).await.map_err(|failure| Refused(failure.staff))?;
+    let (outcome, what, who) = match probed {
+        Probe::LetIn(host) => ("let-in", format!("patients come to a sign-in page at {host}"), None),
+        Probe::Refused(failure) => ("refused", failure.staff, Some(failure.who.words())),
+        Probe::Unclear(how) => ("unclear", how, None),
+    };
+    let state = (outcome == "let-in").then_some(ActivationState::Verified);
+    let note: String = format!("probe: {outcome}: {what}").chars().take(LONGEST_NOTE).collect();
+    let changed = parts.directory.activate(source.environment, source.id, state, Some(note)).await;
+    let changed = changed.map_err(|refused| Refused(refused.to_string()))?;
+    Ok(json!({
+        "id": changed.id, "name": changed.name, "outcome": outcome, "what": what, "who_acts": who,
+        "activation": changed.activation.state.word(),
+    }))
+}
+
+async fn packet(parts: &Parts, text: &str, contact: Option<&str>) -> Result<Json, Refused> {
+    let source = find_source(parts, text).await?;
+    let client = parts.directory.client(source.ehr_client);
+    let scopes = parts.grants.wanted_scopes(&source).await;
+    let (Some(client), Some(scopes)) = (client, scopes) else {
+        return Err(Refused(format!("the EHR client of `{}` is no longer there", source.name)));
+    };
+    let now = parts.clock.now().to_string();
+    let packet = Packet::new(PacketFacts {
+        source: &source,
+        client: &client,
+        scopes: &scopes,
+        public_url: &parts.config.public_url,
+        clinic: &parts.config.clinic_name,
+        contact,
+        today: now.get(..10).unwrap_or(&now),
+    });
+    Ok(json!({ "id": source.id, "name": source.name, "text": packet.text(), "html": packet.html() }))
+}
+
+async fn workspaces(parts: &Parts, only: Option<&str>) -> Result<Vec<Workspace>, Refused> {
+    match only {
+        Some(name) => Ok(vec![super::workspace_named(parts, name).await?]),
+        None => Ok(parts.workspaces.all().await?),
+    }
+}
+
+async fn close(parts: &Parts, text: &str, note: Option<String>) -> Result<Json, Refused> {
+    let none = || Refused(format!("there is no request `{text}`; see `chartgate directory requests`"));
+    let id = SourceRequestId::parse(text).map_err(|_| none())?;
+    let note: Option<String> = note.map(|note| note.chars().take(LONGEST_NOTE).collect());
+    for owner in parts.workspaces.all().await? {
+        if let Some(closed) = parts.source_requests.close(owner.id, id, note.clone()).await? {
+            return Ok(request_row(&owner, &closed));
+        }
+    }
+    Err(none())
+}
+
+fn activation_row(source: &Source) -> Json {
+    let step = |step: &ActivationStep| json!({ "state": step.state.word(), "at": step.at.to_string(), "note": step.note });
+    json!({
+        "id": source.id, "name": source.name, "activation": source.activation.state.word(),
+        "steps": source.activation.steps.iter().map(step).collect::<Vec<_>>(),
+    })
+}
+
+fn request_row(owner: &Workspace, request: &SourceRequest) -> Json {
+    let place = &request.place;
+    json!({
+        "id": request.id, "workspace": owner.name, "created_at": request.created_at.to_string(),
+        "name": place.name, "city": place.city, "website": place.website, "email": place.email,
+        "patient_id": request.patient_id,
+        "closed_at": request.closed.as_ref().map(|closed| closed.at.to_string()),
+        "note": request.closed.as_ref().and_then(|closed| closed.note.clone()),
+    })
 }
 
 /// Imports the list whose bytes follow the command.
 pub async fn receive(
     parts: &Parts,
     command: DirectoryCommand,
-    mut bytes_from: impl AsyncRead + Unpin,
+    bytes_from: impl AsyncRead + Unpin,
 ) -> Result<Json, Refused> {
     let DirectoryCommand::Import { list, environment, bytes, yes } = command else {
         return execute(parts, command).await;
     };
-    let (sender, receiver) = mpsc::channel(PIECES);
     let request = ImportRequest { list, environment, url: None, etag: None, yes };
-    let import = import(parts, request, PieceReader::new(receiver));
-    let forward = async move {
-        let mut left = bytes;
-        while left > 0 {
-            let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
-            let got = match tokio::time::timeout(SILENCE, bytes_from.read(&mut piece)).await {
-                Ok(Ok(count)) if count > 0 => count,
-                // The sender went away: what came so far is not the list.
-                _ => {
-                    let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
-                    return;
-                }
-            };
-            left -= got as u64;
-            piece.truncate(got);
-            // A list that was refused early is not read on.
-            if sender.send(Ok(Bytes::from(piece))).await.is_err() {
-                return;
-            }
-        }
-    };
-    let (imported, ()) = tokio::join!(import, forward);
-    imported.map(|report| json!(report))
+    let pieces = futures_util::stream::unfold((bytes_from, bytes), |(mut from, left)| async move {
+        let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
+        let count = match from.read(&mut piece).await {
+            Ok(0) => return None,
+            Ok(count) => count,
+            Err(error) => return Some((Err(error), (from, 0))),
+        };
+        piece.truncate(count);
+        Some((Ok::<_, io::Error>(Bytes::from(piece)), (from, left - count as u64)))
+    });
+    let pieces = Box::pin(pieces);
+    let upload = Upload { pieces, announced: Some(bytes), progress: ImportProgress::default() };
+    let imported = parts.directory.import_upload(request, upload, ImportLimits::default()).await;
+    imported.map(|report| json!(report)).map_err(|refused| Refused(refused.to_string()))
 }
 
 /// Imports from a reader in this process.

@@ -484,6 +484,7 @@ fn source_row(parts: &Parts, source: &Source) -> Json {
         "id": source.id, "name": source.name, "fhir_base_url": source.base, "environment": source.environment,
         "vendor": source.vendor, "city": source.city, "state": source.state,
         "ehr_client": parts.directory.client(source.ehr_client).map(|client| client.name.clone()),
+        "activation": source.activation.state.word(),
     })
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::config::Environment;
-use crate::directory::activation::{Activation, ActivationState, opens_everywhere};
+use crate::directory::activation::{Activation, opens_everywhere};
 use crate::directory::entries::{DirectoryEntry, EntryKind, Portal, each, plain};
 use crate::directory::index::{Builder, HIDDEN_FROM_PATIENTS, Hit, Index, Query, Shown};
 use crate::directory::lists::{BLOCKS, LISTS};
@@ -35,6 +35,8 @@ pub enum Offer {
     Open,
     /// The hospital has not switched us on.
     NotActivated,
+    /// The hospital was asked to switch us on.
+    Asked,
     /// The hospital said no.
     Refused,
     /// We have no registration at its vendor.
@@ -247,22 +249,9 @@ impl Directory {
         self.keep_source(source).await.map(Some)
     }
 
-    /// Changes how far a source is, and notes it.
-    pub async fn activate(
-        &self,
-        environment: Environment,
-        id: SourceId,
-        state: ActivationState,
-        note: Option<String>,
-    ) -> Result<Arc<Source>, DirectoryError> {
-        let source = self.choose(environment, id).await?.ok_or(DirectoryError::NoSource(id))?;
-        let activation = source.activation.clone().then(state, self.clock.now(), note);
-        self.keep_source(Source { activation, ..(*source).clone() }).await
-    }
-
     /// Whether a patient can connect at a source.
     pub fn offer_of(&self, source: &Source) -> Offer {
-        offer_of_state(source.activation.state)
+        source.activation.state.offer()
     }
 
     /// A source that would be made of a place of a list.
@@ -379,7 +368,7 @@ impl Directory {
         for (doc, score) in own_hits {
             let shown = own.index.shown(doc);
             let Some(source) = own_at(&known, environment, shown.base) else { continue };
-            let offer = offer_of_state(source.activation.state);
+            let offer = source.activation.state.offer();
             if wanted(offer) {
                 ours.insert(shown.base.to_owned(), fold(shown.name));
                 // What the operator added is meant first.
@@ -451,20 +440,12 @@ impl Directory {
         let own = known.sources.values().filter(|source| source.environment == environment);
         for source in own.filter(|source| known.is_offered(source)) {
             if let Some(number) = stock.source(source_id(environment, &source.base.to_string())) {
-                of[number as usize] = offer_of_state(source.activation.state);
+                of[number as usize] = source.activation.state.offer();
             }
         }
         let offers = Arc::new(Offers { version: known.version, stock, of });
         replace(lock, Some(Arc::clone(&offers)));
         offers
-    }
-}
-
-fn offer_of_state(state: ActivationState) -> Offer {
-    match state {
-        ActivationState::Active | ActivationState::Verified => Offer::Open,
-        ActivationState::NotAsked | ActivationState::Asked => Offer::NotActivated,
-        ActivationState::Refused => Offer::Refused,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::config::Environment;
 use crate::crypto::{Digester, base64url};
 use crate::directory::entries::{BLOCK, Block, DirectoryEntry, each};
 use crate::directory::import::{Form, ImportError, ImportLimits, ReadList, Refusal, read_list};
+use crate::directory::pieces::{ImportProgress, ImportStage};
 use crate::directory::{Directory, DirectoryError};
 use crate::store::{Change, Range, Reader, StoreError, Table, json_value};
 
@@ -182,10 +183,22 @@ impl Directory {
         reader: impl Read + Send + 'static,
         limits: ImportLimits,
     ) -> Result<ImportReport, ImportRefused> {
+        self.import_watched(request, reader, limits, &ImportProgress::default()).await
+    }
+
+    /// [`Directory::import`], watched.
+    pub async fn import_watched(
+        &self,
+        request: ImportRequest,
+        reader: impl Read + Send + 'static,
+        limits: ImportLimits,
+        progress: &ImportProgress,
+    ) -> Result<ImportReport, ImportRefused> {
         let _alone = self.importing.try_lock().map_err(|_| ImportRefused::Busy)?;
         let key = self.list_key(request.environment, &request.list);
         let read = tokio::task::spawn_blocking(move || read_list(reader, limits)).await;
         let read = read.map_err(|_| ImportRefused::Store(StoreError::Closed))??;
+        progress.enter(ImportStage::Storing);
         let now = self.clock.now();
         let environment = request.environment;
         let staged = self
@@ -201,8 +214,10 @@ impl Directory {
             .await?;
         self.write_state(key, staged.list, staged.blocks).await?;
         if !staged.report.unchanged {
+            progress.enter(ImportStage::Indexing);
             self.reindex(environment).await?;
         }
+        progress.enter(ImportStage::Done);
         Ok(staged.report)
     }
 

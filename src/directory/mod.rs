@@ -14,6 +14,7 @@ mod lists;
 mod pieces;
 mod places;
 mod refresh;
+mod requests;
 mod sources;
 mod text;
 mod vendors;
@@ -27,15 +28,20 @@ use crate::crypto::Random;
 use crate::id::{EhrClientId, Id as _, SourceId};
 use crate::smart::FhirBaseUrl;
 use crate::smart::vendors::VendorProfile;
-use crate::store::{Range, Reader, Store, StoreError};
+use crate::store::{Change, Range, Reader, Store, StoreError};
 
 pub use activation::{Activation, ActivationState, ActivationStep, opens_everywhere};
 pub use catalogue::{Found, IndexReport, Offer, Place};
 pub use ehr_clients::{EhrClient, LaunchTarget, NewEhrClient};
 pub use entries::{DirectoryEntry, EntryKind, Portal};
+pub use index::web_host;
 pub use lists::{DirectoryList, ImportRefused, ImportReport, ImportRequest};
-pub use pieces::PieceReader;
+pub use pieces::{ImportProgress, ImportStage, Upload};
 pub use refresh::{FetchRefused, FetchRequest, Fetched, FreshList};
+pub use requests::{
+    Closed, LONGEST_EMAIL, LONGEST_NAME, LONGEST_WEBSITE, MissingPlace, PlaceField, RequestRefused,
+    SourceRequest, SourceRequests, forget_patient,
+};
 pub use sources::{NewSource, Source, reach_of};
 pub use text::fold;
 pub use vendors::usual_portal;
@@ -196,16 +202,21 @@ impl Directory {
     }
 
     async fn keep_source(&self, source: Source) -> Result<Arc<Source>, DirectoryError> {
-        let row = source.clone();
+        let (directory, kept) = (self.clone(), source.clone());
         self.store
             .write(move |change| {
-                change.put(SOURCES, &row.id.to_bytes(), &row);
+                directory.put_source(change, kept);
                 Ok::<_, StoreError>(())
             })
             .await?;
-        let shared = Arc::new(source.clone());
-        self.write_known().add_source(source);
-        Ok(shared)
+        Ok(Arc::new(source))
+    }
+
+    /// Puts a source, and knows it so from the commit on: changes reach memory in the order in which they are on disk.
+    fn put_source(&self, change: &mut Change<'_>, source: Source) {
+        change.put(SOURCES, &source.id.to_bytes(), &source);
+        let directory = self.clone();
+        change.after_commit(move || directory.write_known().add_source(source));
     }
 
     /// Adds a registration.

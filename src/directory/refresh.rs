@@ -1,29 +1,24 @@
 //! Lists by their address: fetched when somebody asks, or on a schedule, through the guard like every call.
 //! The address of a *list* is called, never one that a list names.
 
-use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt as _;
 use hyper::StatusCode;
 use hyper::header::{ETAG, IF_NONE_MATCH};
-use tokio::sync::mpsc;
 use url::Url;
 
 use crate::clock::Timestamp;
 use crate::config::Environment;
 use crate::directory::import::ImportLimits;
-use crate::directory::pieces::PieceReader;
-use crate::directory::{Directory, DirectoryList, ImportRefused, ImportReport, ImportRequest};
+use crate::directory::{
+    Directory, DirectoryList, ImportProgress, ImportRefused, ImportReport, ImportRequest, Upload,
+};
 use crate::outbound::{Call, Outbound, OutboundError, Reach};
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
 
 /// Epic's list takes five minutes to come.
 const MOST_TIME: Duration = Duration::from_mins(30);
-/// Pieces between the network and the reader of the list.
-const PIECES: usize = 4;
 /// A schedule is looked at again at least this often, so that a moved clock is noticed.
 const LOOK: Duration = Duration::from_mins(10);
 /// After a failed try the next one is not before this.
@@ -117,13 +112,13 @@ impl Directory {
                 return Ok(Fetched::NotModified { list: request.list, unchanged: true });
             }
             status if status.is_redirection() => {
-                return Err(FetchRefused::Moved(header("location").unwrap_or_default()));
+                let to: String = header("location").unwrap_or_default().chars().take(500).collect();
+                return Err(FetchRefused::Moved(to));
             }
             status if status != StatusCode::OK => return Err(FetchRefused::Status(status.as_u16())),
             _ => {}
         }
         let etag = header(ETAG.as_str()).filter(|etag| etag.len() <= 200);
-        let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
         let import = ImportRequest {
             list: request.list,
             environment: request.environment,
@@ -131,18 +126,8 @@ impl Directory {
             etag,
             yes: request.yes,
         };
-        let import = self.import(import, PieceReader::new(receiver), ImportLimits::default());
-        let mut pieces = incoming.pieces;
-        let forward = async move {
-            while let Some(piece) = pieces.next().await {
-                let failed = piece.is_err();
-                let piece = piece.map_err(|error| io::Error::other(error.to_string()));
-                if sender.send(piece).await.is_err() || failed {
-                    return;
-                }
-            }
-        };
-        let (report, ()) = tokio::join!(import, forward);
+        let upload = Upload { pieces: incoming.pieces, announced: None, progress: ImportProgress::default() };
+        let report = self.import_upload(import, upload, ImportLimits::default()).await;
         Ok(Fetched::Read(report?))
     }
 
@@ -177,6 +162,8 @@ impl Directory {
     async fn keep_fresh(&self, outbound: &Outbound, lists: &[FreshList]) {
         let mut not_before = vec![Timestamp::default(); lists.len()];
         loop {
+            // A clock that is moved while a list is fetched must not go unnoticed.
+            let looked_at = self.clock.now();
             let mut next = LOOK;
             for (list, not_before) in lists.iter().zip(&mut not_before) {
                 let wait = match self.due_in(list).await {
@@ -197,7 +184,8 @@ impl Directory {
             if lists.is_empty() {
                 return;
             }
-            tokio::time::sleep(next.max(Duration::from_secs(1))).await;
+            let next = next.max(Duration::from_secs(1));
+            self.clock.reached(looked_at.after(next)).await;
         }
     }
 

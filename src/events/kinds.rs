@@ -21,11 +21,13 @@ pub enum EventKind {
     ConnectionFailed,
     /// An active connection is over, for whatever reason.
     ConnectionEnded,
+    /// A patient said that a place is missing.
+    SourceRequested,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SessionCompleted,
         Self::TokenRefreshFailed,
         Self::SyncCompleted,
@@ -34,6 +36,7 @@ impl EventKind {
         Self::ConnectionGaps,
         Self::ConnectionFailed,
         Self::ConnectionEnded,
+        Self::SourceRequested,
     ];
 
     /// The spelling on the wire.
@@ -47,6 +50,7 @@ impl EventKind {
             Self::ConnectionGaps => "chartgate.connection.gaps",
             Self::ConnectionFailed => "chartgate.connection.failed",
             Self::ConnectionEnded => "chartgate.connection.ended",
+            Self::SourceRequested => "chartgate.source.requested",
         }
     }
 

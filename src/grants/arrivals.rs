@@ -223,7 +223,7 @@ impl Grants {
         let returned = returned.clone();
         let (launcher, unwanted): (Launcher, Grant) = (self.0.launcher.clone(), grant.clone());
         let (way, announcements) = (about.way(), self.0.announcements.clone());
-        let grants = self.clone();
+        let (grants, directory) = (self.clone(), self.0.directory.clone());
         let kept = self
             .0
             .store
@@ -271,6 +271,7 @@ impl Grants {
                 for (at, entry) in way.into_iter().chain([(now, issued)]) {
                     history::note(change, connection.id, at, entry, None)?;
                 }
+                directory.verify_in(change, source, now, "a patient connected")?;
                 announcements.connected(change, &connection, now)?;
                 finish_direct(change, &announcements, &session, now)?;
                 Ok::<_, StoreError>(Kept::As(connection.id))

@@ -167,10 +167,12 @@ impl Grants {
             // Without a chart there is nothing that the access could be used for.
             self.give_back(source, attempt.ehr_client, grant.clone(), Whose::Nobody);
         }
+        let directory = self.0.directory.clone();
         self.0
             .store
             .write(move |change| {
                 context.put(change);
+                directory.verify_in(change, source, now, "an app was opened there")?;
                 if let Some(connection) = &connection {
                     connection.put(change);
                     // Not in the index of what is due: it is renewed when it is used, and ends with its context.

@@ -28,7 +28,9 @@ use crate::crypto::Random;
 use crate::directory::{Directory, Source};
 use crate::id::ConnectionId;
 use crate::shutdown::Shutdown;
-use crate::smart::{Launcher, TokenClient};
+use crate::smart::launch::Probe;
+use crate::smart::scopes::ScopeSet;
+use crate::smart::{LaunchFailure, Launcher, TokenClient};
 use crate::store::{Store, StoreError};
 
 pub use announcements::{Announcements, AttemptShape, SessionShape};
@@ -148,6 +150,19 @@ impl Grants {
         let host =
             found.ok().and_then(|found| found.authorization_endpoint.url().host_str().map(str::to_owned));
         host.unwrap_or_else(|| server.base.host().to_owned())
+    }
+
+    /// Asks a source's authorization server, without a patient, what it makes of our registration.
+    pub async fn probe(&self, source: &Source) -> Result<Probe, LaunchFailure> {
+        let parties = self.parties(source.id, source.ehr_client);
+        let (server, registration) = parties.ok_or_else(LaunchFailure::source_gone)?;
+        self.0.launcher.probe((source.id, &server), (source.ehr_client, &registration)).await
+    }
+
+    /// What a patient of a source would be asked to share, and whether the server's own list of scopes was to be had.
+    pub async fn wanted_scopes(&self, source: &Source) -> Option<(ScopeSet, bool)> {
+        let (server, registration) = self.parties(source.id, source.ehr_client)?;
+        Some(self.0.launcher.wanted_scopes(&server, &registration).await)
     }
 
     /// Has the puller look at the list of wishes again.

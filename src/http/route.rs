@@ -100,6 +100,8 @@ pub enum ConnectPage {
     Result(ConnectionId),
     /// How far the records are.
     Progress(ConnectionId),
+    /// A place is missing: tell staff.
+    NotListed,
     /// The patient is done.
     Done,
 }
@@ -312,6 +314,7 @@ impl ConnectPage {
             ["launch"] => (POST, Self::Launch),
             ["result", connection] => (READ, Self::Result(ConnectionId::parse(connection).map_err(bad)?)),
             ["progress", connection] => (READ, Self::Progress(ConnectionId::parse(connection).map_err(bad)?)),
+            ["not-listed"] => (COLLECTION, Self::NotListed),
             ["done"] => (COLLECTION, Self::Done),
             _ => return Err(Miss::NotFound),
         })
@@ -324,6 +327,7 @@ impl ConnectPage {
             Self::Launch => "/launch".to_owned(),
             Self::Result(connection) => format!("/result/{connection}"),
             Self::Progress(connection) => format!("/progress/{connection}"),
+            Self::NotListed => "/not-listed".to_owned(),
             Self::Done => "/done".to_owned(),
         }
     }
@@ -335,6 +339,7 @@ impl ConnectPage {
             Self::Launch => "connect-launch",
             Self::Result(_) => "connect-result",
             Self::Progress(_) => "connect-progress",
+            Self::NotListed => "connect-not-listed",
             Self::Done => "connect-done",
         }
     }
@@ -364,6 +369,7 @@ mod tests {
             connect(ConnectPage::Launch),
             connect(ConnectPage::Result(connection)),
             connect(ConnectPage::Progress(connection)),
+            connect(ConnectPage::NotListed),
             connect(ConnectPage::Done),
             Route::Patients,
             Route::Patient(odd.clone()),
@@ -426,6 +432,7 @@ mod tests {
             "connect-launch",
             "connect-result",
             "connect-progress",
+            "connect-not-listed",
             "connect-done",
         ];
         assert_eq!(public, expected);

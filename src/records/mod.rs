@@ -11,6 +11,7 @@ mod text;
 
 use crate::clock::Clock;
 use crate::crypto::Random;
+use crate::directory;
 use crate::events;
 use crate::grants::{self, Connection, Grants};
 use crate::outbound::Outbound;
@@ -66,6 +67,7 @@ impl Records {
                     pulls::remove(change, connection.id)?;
                 }
                 events::forget_patient(change, key)?;
+                directory::forget_patient(change, &patient)?;
                 Sessions::remove_all(change, &patient)?;
                 forget_patient(change, key)?;
                 Patients::remove(change, &patient);

@@ -9,3 +9,4 @@ pub mod ehr_launch;
 pub mod errors;
 pub mod home;
 pub mod look;
+pub mod packet;

@@ -1,6 +1,7 @@
 //! The real program, as an administrator starts it: arguments, files, signals, exit codes, and what it says.
 
 mod commands;
+mod directory;
 mod keys;
 mod refusals;
 mod running;

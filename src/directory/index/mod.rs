@@ -11,6 +11,7 @@ mod typos;
 
 pub(super) use build::Builder;
 pub(super) use query::Query;
+pub use query::web_host;
 pub(super) use search::Hit;
 
 use std::collections::HashMap;

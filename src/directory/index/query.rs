@@ -32,9 +32,11 @@ pub(super) struct Word {
 impl Query {
     pub(crate) fn parse(text: &str) -> Self {
         let text: String = text.chars().take(200).collect();
-        let folded = fold(&text);
+        let address = web_host(&text);
+        // Of a web address the names in its host say something, should nobody be found at it.
+        let folded = address.as_deref().map_or_else(|| fold(&text), telling_labels);
         let all: Vec<&str> = folded.split(' ').filter(|word| !word.is_empty()).take(MOST_WORDS).collect();
-        let mut query = Self { address: address(&text), ..Self::default() };
+        let mut query = Self { address, ..Self::default() };
         let mut at = 0;
         while at < all.len() {
             if let Some((length, written, vendor)) = portal_at(&all, at) {
@@ -97,7 +99,7 @@ fn digits(word: &str) -> bool {
 }
 
 /// The host of a pasted web address, or what may be part of one: `mychart.hospital.org/login`.
-fn address(text: &str) -> Option<String> {
+pub fn web_host(text: &str) -> Option<String> {
     let text = text.trim();
     let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
     if bare.contains(char::is_whitespace) {
@@ -116,6 +118,16 @@ fn address(text: &str) -> Option<String> {
     });
     let sure = bare.len() < text.len() || bare.contains('/') || labels.len() > 2 || usual;
     (labels.len() >= 2 && labels.iter().all(shaped) && top && sure).then_some(host)
+}
+
+/// `mychart.mercy.net` says `mychart` and `mercy`.
+fn telling_labels(host: &str) -> String {
+    let mut labels: Vec<&str> = host.split('.').collect();
+    labels.pop();
+    labels.retain(|label| {
+        !matches!(*label, "www" | "www2" | "com" | "co" | "org" | "portal" | "login" | "secure")
+    });
+    fold(&labels.join(" "))
 }
 
 #[cfg(test)]
@@ -145,6 +157,8 @@ mod tests {
             Some("mychart.mercy.example")
         );
         assert_eq!(Query::parse("mercy.net").address.as_deref(), Some("mercy.net"));
+        assert_eq!(words("https://www.mychart.mercy-health.net/MyChart"), ["mychart", "mercy", "health"]);
+        assert!(Query::parse("https://www.followmyhealth.com/Login").is_only_a_portal());
         assert_eq!(Query::parse("St.Mary").address, None);
         assert_eq!(Query::parse("dr. smith").address, None);
     }

@@ -146,6 +146,14 @@ impl EhrError {
         }
     }
 
+    /// From the address of an error page of Oracle Health's, or from the text of a page that names its urn; `None` for any
+    /// other page.
+    pub fn from_page(address: &Url, text: &str) -> Option<Self> {
+        let (urn_suffix, correlation_id) = read_error_uri(address);
+        let urn_suffix = urn_suffix.or_else(|| Self::from_challenge(text).urn_suffix);
+        urn_suffix.is_some().then(|| Self { urn_suffix, correlation_id, ..Self::default() })
+    }
+
     /// From the body of any refusing answer.
     pub fn from_body(body: &ErrorBody) -> Self {
         match body {

@@ -7,6 +7,7 @@
 mod attempts;
 mod failure;
 mod finish;
+mod probe;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::crypto::{Random, base64url};
 use crate::id::{EhrClientId, PatientSessionId, SourceId, WorkspaceId};
 use crate::smart::discoverer::Discoverer;
 use crate::smart::pkce::CodeVerifier;
-use crate::smart::scopes::{LaunchMode, RESOURCE_TYPES, choose, listed};
+use crate::smart::scopes::{LaunchMode, RESOURCE_TYPES, ScopeSet, choose, listed};
 use crate::smart::server::{EhrServer, Registration, TokenServer};
 use crate::smart::token_response::{AuthorizationCode, LaunchHandle, Nonce, OAuthError, State};
 use crate::smart::tokens::TokenClient;
@@ -27,6 +28,7 @@ use crate::store::{Store, Table, json_value};
 pub use attempts::{Landing, Returned, StaleReturn};
 pub use failure::LaunchFailure;
 pub use finish::{Exchanged, Unfinished, Unkept};
+pub use probe::Probe;
 
 use failure::{cannot_discover, setup_failure};
 
@@ -177,16 +179,7 @@ impl Launcher {
             None => LaunchMode::Standalone,
             Some(_) => LaunchMode::Ehr { online: found.knows_online_access() },
         };
-        let requested = match &registration.scopes {
-            Some(scopes) => listed(scopes, mode),
-            None => choose(
-                &RESOURCE_TYPES,
-                registration.smart_version,
-                found.scopes_supported.as_deref(),
-                mode,
-                server.profile,
-            ),
-        };
+        let requested = scopes_for(server, registration, found.scopes_supported.as_deref(), mode);
         let attempt = LaunchAttempt {
             origin,
             source,
@@ -236,8 +229,27 @@ impl Launcher {
         Ok(Departure { location: location.into(), cookie: (name, value) })
     }
 
+    /// What a patient of a source would be asked to share, and whether the server's own list of scopes was to be had.
+    pub async fn wanted_scopes(&self, server: &EhrServer, registration: &Registration) -> (ScopeSet, bool) {
+        let found = self.discoverer.discover(server).await.ok();
+        let supported = found.as_ref().and_then(|found| found.scopes_supported.as_deref());
+        (scopes_for(server, registration, supported, LaunchMode::Standalone), found.is_some())
+    }
+
     /// Where a cookie of this state is sealed for, and where its use is noted.
     fn place(&self, state: &State) -> [u8; 16] {
         self.store.vault().digest(&[b"launch-state", state.expose().as_bytes()])
+    }
+}
+
+fn scopes_for(
+    server: &EhrServer,
+    registration: &Registration,
+    supported: Option<&[String]>,
+    mode: LaunchMode,
+) -> ScopeSet {
+    match &registration.scopes {
+        Some(scopes) => listed(scopes, mode),
+        None => choose(&RESOURCE_TYPES, registration.smart_version, supported, mode, server.profile),
     }
 }

@@ -1,6 +1,7 @@
 //! What differs between vendors, as data. Discovery wins over a profile wherever it speaks; a profile says what no
 //! document says.
 
+mod activation;
 mod profiles;
 
 use std::time::Duration;
@@ -11,6 +12,8 @@ use crate::smart::discovery::{METADATA_PATH, OPENID_CONFIGURATION_PATH, SMART_CO
 use crate::smart::id_token::ExpectedIssuer;
 use crate::smart::server::Registration;
 use crate::smart::url::{BadUrl, FhirBaseUrl};
+
+pub use activation::{HospitalSteps, hospital_steps};
 
 /// One vendor's knobs.
 #[derive(Debug, Clone, PartialEq, Eq)]

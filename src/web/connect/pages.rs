@@ -185,7 +185,7 @@ pub fn results_fragment(token_path: &str, finder: &Finder, branding: &Branding) 
                         }
                     }
                 }
-                @if finder.results.is_some() { div.group { (not_listed(branding)) } }
+                @if finder.results.is_some() { div.group { (not_listed(token_path, &finder.query, branding)) } }
             }
         }
     }
@@ -207,13 +207,20 @@ fn found(finder: &Finder, words: &Words) -> String {
     fill(text, &[("count", &count), ("query", &finder.query)])
 }
 
-fn not_listed(branding: &Branding) -> Markup {
+fn not_listed(token_path: &str, query: &str, branding: &Branding) -> Markup {
     let words = branding.words;
+    // What was typed stands in the form already.
+    let typed: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("q", query).finish();
     html! {
         section.hints {
             h2 { (words.not_listed) }
             ul { @for hint in &words.not_listed_hints { li { (hint) } } }
             p { (fill(words.not_listed_tell, &[("clinic", &branding.clinic)])) }
+            p {
+                a.button.button-quiet href={ (look::below(token_path, &["not-listed"])) "?" (typed) } {
+                    (words.not_listed_link)
+                }
+            }
         }
     }
 }

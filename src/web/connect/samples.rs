@@ -1,9 +1,11 @@
 //! Every page with likely content, and every page with hostile content, and what must hold for all of them.
 //! With `CHARTGATE_RENDER_TO` set to a folder, the likely ones are written there to be looked at.
 
+use super::not_listed::*;
 use super::pages::*;
 use super::results::*;
 use super::words::*;
+use crate::directory::PlaceField;
 use crate::smart::ehr_error::PatientText;
 use crate::web::colour::Colour;
 use crate::web::errors::{ErrorPage, WayOn, error_page};
@@ -84,6 +86,16 @@ fn leaving(retry: Option<Retry>) -> LeavingPage {
         sign_in_host: "authorization.cerner.com".into(),
         branding: clinic(),
         retry,
+    }
+}
+
+fn missing_place(typed: &[&str; 4], wrong: Vec<PlaceField>, refused: Option<NotTaken>) -> NotListedPage {
+    NotListedPage {
+        token_path: PATH.into(),
+        branding: clinic(),
+        typed: typed.map(str::to_owned),
+        wrong,
+        refused,
     }
 }
 
@@ -183,6 +195,24 @@ fn patient_pages() -> Vec<Rendered> {
             result_page(&result(Outcome::ConnectedWithGaps { arrival: arrival(false, &some[1..]), missing })),
         ),
         ("declined".into(), result_page(&result(Outcome::Declined))),
+        ("not-listed".into(), not_listed_page(&missing_place(&["", "", "", ""], Vec::new(), None))),
+        (
+            "not-listed-wrong".into(),
+            not_listed_page(&missing_place(
+                &["", "Fort Smith, AR", "my clinic", "maria"],
+                vec![PlaceField::Name, PlaceField::Website, PlaceField::Email],
+                None,
+            )),
+        ),
+        (
+            "not-listed-enough".into(),
+            not_listed_page(&missing_place(&["Mercy", "", "", ""], Vec::new(), Some(NotTaken::Enough))),
+        ),
+        (
+            "not-listed-busy".into(),
+            not_listed_page(&missing_place(&["Mercy", "", "", ""], Vec::new(), Some(NotTaken::Busy))),
+        ),
+        ("not-listed-told".into(), told_page(PATH, &clinic())),
         ("done".into(), done_page(&done(both, Some("https://app.riverside.example/back".into())))),
         ("done-none".into(), done_page(&done(Vec::new(), None))),
     ];
@@ -302,6 +332,14 @@ fn pages_full_of(evil: &str) -> Vec<Rendered> {
             branding: branding(),
             retry: Some(Retry::Gaps(vec![text(), text()])),
         }),
+        not_listed_page(&NotListedPage {
+            token_path: text(),
+            branding: branding(),
+            typed: [text(), text(), text(), text()],
+            wrong: vec![PlaceField::Name, PlaceField::City, PlaceField::Website, PlaceField::Email],
+            refused: Some(NotTaken::Busy),
+        }),
+        told_page(evil, &branding()),
         result(Outcome::Connected(arrival())),
         result(Outcome::ConnectedWithGaps { arrival: arrival(), missing: vec![text()] }),
         result(Outcome::Declined),

@@ -83,7 +83,7 @@ async fn a_places_id_is_the_same_before_and_after_it_is_chosen_and_after_a_resta
     assert_eq!(by_url, before);
     let steps = [(ActivationState::Asked, Some("wrote to IT".to_owned())), (ActivationState::Active, None)];
     for (state, note) in steps {
-        directory.activate(Environment::Sandbox, id, state, note).await.expect("noted");
+        directory.activate(Environment::Sandbox, id, Some(state), note).await.expect("noted");
     }
     assert_eq!(offer(&app, "Riverside Hospital"), Some(Offer::Open));
     assert_eq!(names(&app, "?q=riverside").await, ["Riverside Hospital"]);

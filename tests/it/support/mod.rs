@@ -1,6 +1,7 @@
 //! An appliance and a sandbox hospital on real sockets, with one manual clock, and a browser that does what it is told.
 
 mod browser;
+mod list_server;
 mod log;
 mod receiver;
 
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 pub use browser::{Browser, Page, head, send, send_for_bytes};
+pub use list_server::ListServer;
 pub use log::logged;
 pub use receiver::{Delivery, Reaction, Receiver};
 

@@ -3,6 +3,7 @@
 //! A GET changes nothing, so link previews, mail scanners and second devices use nothing up. In direct mode a GET goes
 //! on to the hospital, which stores nothing either: the attempt waits in the browser's cookie.
 
+mod not_listed;
 mod results;
 mod start;
 mod travel;
@@ -16,7 +17,7 @@ use hyper::{Method, StatusCode};
 use crate::clock::Clock;
 use crate::config::{Environment, PublicUrl};
 use crate::crypto::Random;
-use crate::directory::Directory;
+use crate::directory::{Directory, SourceRequests};
 use crate::grants::Grants;
 use crate::http::{Answer, ConnectPage, Route};
 use crate::id::ConnectionId;
@@ -43,6 +44,8 @@ pub struct Connect {
     pub sessions: Sessions,
     /// Where to connect.
     pub directory: Directory,
+    /// What patients miss there.
+    pub requests: SourceRequests,
     /// Departures and arrivals.
     pub grants: Grants,
     /// What is arriving.
@@ -198,6 +201,7 @@ impl Connect {
             ConnectPage::Launch => self.launch(&journey, request).await,
             ConnectPage::Result(connection) => self.result(&journey, connection).await,
             ConnectPage::Progress(connection) => self.progress(&journey, connection).await,
+            ConnectPage::NotListed => self.not_listed(&journey, request).await,
             ConnectPage::Done => self.done(&journey, request).await,
         };
         answered.map_err(|trouble| PageTrouble { environment: Some(journey.environment), ..trouble })

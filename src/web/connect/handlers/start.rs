@@ -221,6 +221,7 @@ fn not_yet(offer: Offer) -> Option<NotYet> {
     match offer {
         Offer::Open => None,
         Offer::NotActivated => Some(NotYet::NotSwitchedOn),
+        Offer::Asked => Some(NotYet::Asked),
         Offer::Refused | Offer::NoRegistration => Some(NotYet::NotOffered),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::smart::ehr_error::PatientText;
 
-use super::{NotYet, Trouble, TroubleText, WhoActs, Words, english_launch as launch};
+use super::{Control, NotYet, Trouble, TroubleText, WhoActs, Words, english_launch as launch};
 
 /// English.
 pub const ENGLISH: Words = Words {
@@ -43,7 +43,8 @@ pub const ENGLISH: Words = Words {
         "Try the name of the website where you see your results, such as MyChart.",
         "Try the name of the larger group your hospital belongs to.",
     ],
-    not_listed_tell: "Still nothing? Tell {clinic} its name and city, and they can ask to have it added.",
+    not_listed_tell: "Still nothing? Tell us which place it is, and {clinic} can ask to have it added.",
+    not_listed_link: "Tell us about it",
     card_portal: "You sign in with {portal}",
     card_records: "Records come from {origin}",
     card_test: "Test",
@@ -55,6 +56,38 @@ pub const ENGLISH: Words = Words {
     ),
     print_long: ("For how long", "Until you stop it, or the hospital’s own time limit ends it."),
     print_stop: ("How to stop", "At any time, on the hospital’s website or by asking {clinic}."),
+    tell_title: "Which place is missing?",
+    tell_lead: "{clinic} reads what you write here and can ask to have the place added. It is sent to nobody else.",
+    tell_wrong: "Please look at what is marked below. Nothing was sent yet.",
+    tell_enough: "You have told us about several places already, and {clinic} has them all. Please tell them about any other in person.",
+    tell_busy: "Many people are writing just now, and this was not sent. Please try again in an hour, or tell {clinic} in person.",
+    tell_optional: "(optional)",
+    tell_name: Control {
+        label: "Name of the hospital or clinic",
+        hint: None,
+        wrong: "Write its name, in at most 120 letters.",
+    },
+    tell_city: Control {
+        label: "City and state",
+        hint: None,
+        wrong: "Write the city and state only, in at most 120 letters.",
+    },
+    tell_website: Control {
+        label: "Website where you see your results",
+        hint: Some("Such as mychart.hospital.org"),
+        wrong: "Write a web address such as mychart.hospital.org, or leave this empty.",
+    },
+    tell_email: Control {
+        label: "Your e-mail address",
+        hint: Some("Only so that you can be told when it is there"),
+        wrong: "Write an address such as name@example.org, or leave this empty.",
+    },
+    tell_send: "Send",
+    tell_back: "Back to the search",
+    told_title: "Thank you. We have written it down",
+    told_lead: "{clinic} sees it now and can ask the hospital.",
+    told_wait: "This can take days or weeks, because the hospital has to agree. You need not wait here.",
+    told_on: "Search for another place",
     leaving_title: "You are going to {hospital}",
     leaving_where: "You sign in on the hospital’s own page, at {host}.",
     leaving_password: "Your password stays there. We never see it.",
@@ -128,6 +161,7 @@ pub const ENGLISH: Words = Words {
 fn not_yet(why: NotYet) -> &'static str {
     match why {
         NotYet::NotSwitchedOn => "Not open yet: the hospital still has to switch this on.",
+        NotYet::Asked => "Not open yet: the hospital was asked to switch this on.",
         NotYet::NotOffered => "Not open yet: this clinic cannot connect to it so far.",
         NotYet::NotChecked => "Not open yet: we are still trying it out.",
         NotYet::Silent => "Not answering just now. Please try again later.",

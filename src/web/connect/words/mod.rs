@@ -46,6 +46,7 @@ pub struct Words {
     pub(in crate::web) not_listed: &'static str,
     pub(in crate::web) not_listed_hints: [&'static str; 3],
     pub(in crate::web) not_listed_tell: &'static str,
+    pub(in crate::web) not_listed_link: &'static str,
     pub(in crate::web) card_portal: &'static str,
     pub(in crate::web) card_records: &'static str,
     pub(in crate::web) card_test: &'static str,
@@ -54,6 +55,23 @@ pub struct Words {
     pub(in crate::web) print_what: (&'static str, &'static str),
     pub(in crate::web) print_long: (&'static str, &'static str),
     pub(in crate::web) print_stop: (&'static str, &'static str),
+    // A place that is missing.
+    pub(in crate::web) tell_title: &'static str,
+    pub(in crate::web) tell_lead: &'static str,
+    pub(in crate::web) tell_wrong: &'static str,
+    pub(in crate::web) tell_enough: &'static str,
+    pub(in crate::web) tell_busy: &'static str,
+    pub(in crate::web) tell_optional: &'static str,
+    pub(in crate::web) tell_name: Control,
+    pub(in crate::web) tell_city: Control,
+    pub(in crate::web) tell_website: Control,
+    pub(in crate::web) tell_email: Control,
+    pub(in crate::web) tell_send: &'static str,
+    pub(in crate::web) tell_back: &'static str,
+    pub(in crate::web) told_title: &'static str,
+    pub(in crate::web) told_lead: &'static str,
+    pub(in crate::web) told_wait: &'static str,
+    pub(in crate::web) told_on: &'static str,
     // Leaving.
     pub(in crate::web) leaving_title: &'static str,
     pub(in crate::web) leaving_where: &'static str,
@@ -114,6 +132,14 @@ pub struct Words {
     record_kind: fn(&str) -> &'static str,
 }
 
+/// The texts of a field of a form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Control {
+    pub(in crate::web) label: &'static str,
+    pub(in crate::web) hint: Option<&'static str>,
+    pub(in crate::web) wrong: &'static str,
+}
+
 /// Who must do something before a failed thing can work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhoActs {
@@ -132,6 +158,8 @@ pub enum WhoActs {
 pub enum NotYet {
     /// The hospital has not switched on access for this app.
     NotSwitchedOn,
+    /// It was asked to.
+    Asked,
     /// This clinic has no access to hospitals of its kind.
     NotOffered,
     /// Listed, but nobody has tried it out.
