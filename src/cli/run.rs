@@ -419,7 +419,8 @@ impl Reached {
         }
         if self.by.is_none() {
             let store = open_store_and(&self.config, false, self.interrupted)?;
-            self.by = Some(By::Store(build(self.config.clone(), store, None).await?));
+            let built = Box::pin(build(self.config.clone(), store, None)).await?;
+            self.by = Some(By::Store(built));
         }
         let Some(By::Store(app)) = &self.by else {
             return Err(Failure::Failed("the appliance cannot be reached".to_owned()));

@@ -242,16 +242,16 @@ async fn workspaces(parts: &Parts, only: Option<&str>) -> Result<Vec<Workspace>,
     }
 }
 
-async fn close(parts: &Parts, text: &str, note: Option<String>) -> Result<Json, Refused> {
-    let none = || Refused(format!("there is no request `{text}`; see `chartgate directory requests`"));
-    let id = SourceRequestId::parse(text).map_err(|_| none())?;
+async fn close(parts: &Parts, request: &str, note: Option<String>) -> Result<Json, Refused> {
+    let unknown = || Refused(format!("there is no request `{request}`; see `chartgate directory requests`"));
+    let id = SourceRequestId::parse(request).map_err(|_| unknown())?;
     let note: Option<String> = note.map(|note| note.chars().take(LONGEST_NOTE).collect());
     for owner in parts.workspaces.all().await? {
         if let Some(closed) = parts.source_requests.close(owner.id, id, note.clone()).await? {
             return Ok(request_row(&owner, &closed));
         }
     }
-    Err(none())
+    Err(unknown())
 }
 
 fn activation_row(source: &Source) -> Json {

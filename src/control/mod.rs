@@ -283,7 +283,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
         Command::Keys(command) => keys::execute(parts, command).await,
         Command::Calendar { days } => calendar::calendar(parts, days).await,
         Command::Ledger { connection } => calendar::ledger(parts, &connection).await,
-        Command::Directory(command) => directory::execute(parts, command).await,
+        Command::Directory(command) => Box::pin(directory::execute(parts, command)).await,
         Command::Incident { reference } => {
             let code = ReferenceCode::parse(&reference)
                 .map_err(|_| Refused("a reference code looks like K7QF-2M9D".to_owned()))?;

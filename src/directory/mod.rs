@@ -44,7 +44,7 @@ pub use requests::{
 };
 pub use sources::{NewSource, Source, reach_of};
 pub use text::fold;
-pub use vendors::usual_portal;
+pub use vendors::{own_site, usual_portal};
 
 use catalogue::Shelves;
 use ehr_clients::EHR_CLIENTS;

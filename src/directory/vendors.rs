@@ -1,7 +1,7 @@
 //! What a base URL and the words of patients tell about the vendor behind a place.
 
 use crate::smart::FhirBaseUrl;
-use crate::smart::vendors::guess_vendor;
+use crate::smart::vendors::{guess_vendor, is_vendors_host};
 
 /// Marks in base URLs of vendors without a profile of ours, or on customers' own hosts.
 const MARKS: [(&str, &str); 9] = [
@@ -77,6 +77,31 @@ pub fn usual_portal(vendor: &str) -> Option<&'static str> {
     }
 }
 
+/// Hosts that many customers of a vendor, or of a cloud, share.
+const SHARED: [&str; 6] = [
+    "epichosted.com",
+    "amazonaws.com",
+    "azure-api.net",
+    "azurewebsites.net",
+    "cloudapp.net",
+    "googleapis.com",
+];
+
+/// The web site that a server belongs to, where it is the place's own: what tells two places of one name apart when
+/// their towns are not known. Near enough the registered name: the last two labels of the host.
+pub fn own_site(base: &FhirBaseUrl) -> Option<&str> {
+    let host = base.host();
+    let below =
+        |site: &str| host.strip_suffix(site).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let shared = is_vendors_host(host)
+        || SHARED.iter().any(|site| below(site))
+        || MARKS.iter().any(|(mark, _)| mark.strip_prefix('.').is_some_and(below));
+    let plain = host.bytes().any(|byte| byte.is_ascii_alphabetic()) && !host.starts_with('[');
+    let mut dots = host.rmatch_indices('.').skip(1);
+    let site = dots.next().map_or(host, |(at, _)| &host[at + 1..]);
+    (!shared && plain && site.contains('.')).then_some(site)
+}
+
 /// A portal or vendor that the words from `at` on name: how many words, how it is written, the vendor.
 pub(super) fn portal_at(words: &[&str], at: usize) -> Option<(usize, &'static str, &'static str)> {
     let rest = words.get(at..)?;
@@ -142,6 +167,20 @@ mod tests {
         assert_eq!(record.0, staff.0);
         assert!(record.1 < staff.1);
         assert_ne!(place_of("cerner", &base("https://fhir-myrecord.cerner.com/r4/t_a")).0, record.0);
+    }
+
+    #[test]
+    fn a_place_is_told_by_its_own_site_and_not_by_its_vendors() {
+        let site = |text: &str| own_site(&base(text)).map(str::to_owned);
+        assert_eq!(site("https://fhir.prod.mercy.example/api/FHIR/R4").as_deref(), Some("mercy.example"));
+        for shared in [
+            "https://fhir-myrecord.cerner.com/r4/x",
+            "https://epicproxy.et1089.epichosted.com/api/FHIR/R4",
+            "https://api.patientfusion.com/fhir/r4/v1/x",
+            "https://10.1.2.3/r4",
+        ] {
+            assert_eq!(site(shared), None, "{shared}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 
 export class Demo {
-  static async start(program) {
-    const child = spawn(program, ["demo", "--port", "0", "--json"], { stdio: ["ignore", "pipe", "inherit"] });
+  static async start(program, more = []) {
+    const child = spawn(program, ["demo", "--port", "0", "--json", ...more], { stdio: ["ignore", "pipe", "inherit"] });
     const gone = once(child, "exit").then(([code]) => {
       throw new Error(`the demo ended with ${code} before it was ready`);
     });

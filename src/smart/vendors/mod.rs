@@ -195,6 +195,11 @@ fn is_among(host: &str, hosts: &[&str]) -> bool {
         .any(|known| host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
+/// Whether a host is a vendor's own, and so says nothing about whose records are there.
+pub fn is_vendors_host(host: &str) -> bool {
+    VendorProfile::all().any(|profile| profile.has_host(host))
+}
+
 /// Which profile fits an address: by host, else by a path that one vendor's customers have; `generic` when neither
 /// says.
 pub fn guess_vendor(base: &FhirBaseUrl) -> &'static str {

@@ -27,7 +27,7 @@
   const finder = (form, region) => {
     const input = form.querySelector("input[name=q]");
     let timer, running, active = -1, asked = input.value.trim();
-    const options = () => [...region.querySelectorAll("a.card")];
+    const options = () => [...region.querySelectorAll(".card")]; // greyed ones too: their reason is to be heard
     const choose = (index) => {
       const all = options();
       active = index < all.length ? index : -1; // one step past the end is the box itself
@@ -89,7 +89,7 @@
       if (event.isComposing) return;
       if (event.key === "ArrowDown") choose(active + 1);
       else if (event.key === "ArrowUp") choose(active < 0 ? options().length - 1 : active - 1);
-      else if (event.key === "Enter" && active >= 0) options()[active].click();
+      else if (event.key === "Enter" && active >= 0) options()[active].click(); // nothing, on a greyed one
       else if (event.key === "Escape" && active >= 0) choose(-1);
       else if (event.key === "Escape" && input.value) {
         input.value = "";

@@ -54,9 +54,9 @@ impl ListServer {
                 () = answering => {}
             }
         });
-        let server = Self { url, shelf, shutdown };
-        server.serve(list, mark);
-        server
+        let started = Self { url, shelf, shutdown };
+        started.serve(list, mark);
+        started
     }
 
     /// From now on it has this list.

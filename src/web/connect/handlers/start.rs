@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode};
 
 use super::results::{declined, done_label, gaps};
 use super::{Connect, Journey, PageRequest, PageTrouble, see_other};
-use crate::directory::{Found, Offer, Place, Source, usual_portal};
+use crate::directory::{Found, Offer, Place, Source, own_site, usual_portal};
 use crate::grants::{Connection, ConnectionStatus};
 use crate::http::Answer;
 use crate::id::SourceId;
@@ -194,17 +194,17 @@ fn card(source: &Source, offer: Offer) -> SourceCard {
 }
 
 fn place_card(place: &Place) -> SourceCard {
-    // Two places of one name must be told apart; where the list knows no town, by where their records are.
+    // Two places of one name must be told apart; where the list knows no town, by whose web site they have.
     let unknown = place.city.is_none() && place.state.is_none() && place.list.is_some();
-    let base = || FhirBaseUrl::parse(&place.base).ok();
-    let host = if unknown { base().map(|base| base.host().to_owned()) } else { None };
+    let base = if unknown { FhirBaseUrl::parse(&place.base).ok() } else { None };
+    let site = base.as_ref().and_then(own_site).map(str::to_owned);
     let usual = place.list.as_ref().and_then(|_| usual_portal(&place.vendor));
     SourceCard {
         source_id: place.source.to_string(),
         name: place.name.clone(),
         place: town([place.city.as_deref(), place.state.as_deref()]),
         portal: place.portal.clone().or_else(|| usual.map(str::to_owned)),
-        records_from: place.brand.clone().or(host),
+        records_from: place.brand.clone().or(site),
         logo: None,
         connected: false,
         test: false,
