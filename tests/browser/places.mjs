@@ -25,7 +25,7 @@ const [program, pictures] = process.argv.slice(2);
 let seed = 20_261_127;
 const below = (count) => {
   seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-  return seed % count;
+  return Math.floor((seed / 2 ** 32) * count);
 };
 const one = (list) => list[below(list.length)];
 
@@ -76,7 +76,7 @@ function files(folder) {
 const folder = mkdtempSync(path.join(tmpdir(), "chartgate-places-"));
 process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
 const command = (...words) => {
-  const all = [...words, "--json", "--set", `data_dir=${folder}/data`];
+  const all = [...words, "--json", "--set", `data_dir=${folder}/data`, "--set", `public_url=${demo.base}`];
   return JSON.parse(execFileSync(program, all, { stdio: ["ignore", "pipe", "pipe"], maxBuffer: 1 << 26 }));
 };
 
@@ -109,7 +109,8 @@ function longestTask(trace) {
     .map(({ pid, tid }) => `${pid}/${tid}`));
   const tasks = traceEvents.filter(({ name, ph, pid, tid }) => ph === "X" && name.endsWith("RunTask") && main.has(`${pid}/${tid}`));
   if (tasks.length === 0) throw new Error("the trace holds no tasks");
-  return Math.max(...tasks.map(({ dur }) => dur)) / 1000;
+  // Time on the processor, slowed down as asked for; not the time in which other programs had it.
+  return Math.max(...tasks.map(({ tdur, dur }) => tdur ?? dur)) / 1000;
 }
 
 const options = { executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] };
@@ -135,7 +136,9 @@ try {
     await box.fill("");
     await page.waitForFunction(() => document.querySelector("[data-status]").textContent === "");
     await browser.startTracing(page, { categories: ["devtools.timeline", "toplevel", "disabled-by-default-devtools.timeline"] });
-    await box.pressSequentially(query, { delay: KEYS });
+    // An address is pasted, everything else typed.
+    if (query.includes("://")) await box.fill(query);
+    else await box.pressSequentially(query, { delay: KEYS });
     const last = performance.now();
     // One letter is not searched for.
     if (query.length > 1) {
@@ -160,7 +163,7 @@ try {
   for (const width of [320, 360]) {
     const look = await Visit.open(browser, demo, { size: { width, height: 640 }, pictures });
     const { url } = await demo.session();
-    for (const [name, query] of [["places-names", "mercy"], ["places-brand", "lakeside"], ["places-greyed", "tenant cerner evergreen"],
+    for (const [name, query] of [["places-names", "mercy"], ["places-brand", "lakeside"], ["places-greyed", "evergreen cerner"],
       ["places-portal", "mychart"], ["places-none", "qqqq zzzz"], ["places-address", "https://mychart.health-7.example/MyChart"]]) {
       await look.go(`${url}?${new URLSearchParams({ q: query })}`);
       await look.page.getByRole("combobox").waitFor();

@@ -131,3 +131,57 @@ async fn names_of_a_list_are_text_on_every_page() {
     assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
     assert!(!page.contains("<script>alert"));
 }
+
+#[tokio::test]
+async fn a_card_tells_places_of_one_name_apart_and_a_pasted_address_finds_its_own() {
+    let app = TestApp::start().await;
+    let list = serde_json::json!({ "resourceType": "Bundle", "entry": [
+        { "fullUrl": "urn:uuid:e", "resource": { "resourceType": "Endpoint", "status": "active",
+            "connectionType": { "code": "hl7-fhir-rest" }, "address": "https://fhir.examplehospital.org/api/FHIR/R4" } },
+        { "fullUrl": "urn:uuid:b", "resource": { "resourceType": "Organization", "id": "b", "name": "Example Health",
+            "endpoint": [{ "reference": "urn:uuid:e" }] } },
+        { "fullUrl": "urn:uuid:f", "resource": { "resourceType": "Organization", "id": "f", "name": "Family Medical Center",
+            "partOf": { "reference": "urn:uuid:b" }, "address": [{ "city": "Tulsa", "state": "OK" }] } },
+        { "fullUrl": "urn:uuid:o", "resource": { "resourceType": "Endpoint", "status": "active", "name": "Family Medical Center",
+            "connectionType": { "code": "hl7-fhir-rest" }, "address": "https://fhir.other.org/api/FHIR/R4" } },
+        { "fullUrl": "urn:uuid:h", "resource": { "resourceType": "Endpoint", "status": "active", "name": "Mercy",
+            "connectionType": { "code": "hl7-fhir-rest" }, "address": "https://epicproxy.et1.epichosted.com/api/FHIR/R4" } },
+    ]});
+    let request = ImportRequest {
+        list: "brands".to_owned(),
+        environment: Environment::Sandbox,
+        url: None,
+        etag: None,
+        yes: false,
+    };
+    let bytes = std::io::Cursor::new(list.to_string().into_bytes());
+    let directory = &app.app().parts().directory;
+    directory.import(request, bytes, ImportLimits::default()).await.expect("imported");
+    let (link, _) = app.session("patient-1").await;
+    let search = async |query: &str| {
+        let query = url::form_urlencoded::byte_serialize(query.as_bytes()).collect::<String>();
+        Browser::default().get(&format!("{link}?q={query}")).await.text
+    };
+    let page = search("family medical center").await;
+    for shown in [
+        "Tulsa, OK",
+        "Records come from Example Health",
+        "Records come from other.org",
+        "Sign in with MyChart",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    for pasted in [
+        "https://mychart.examplehospital.org/MyChart",
+        "mychart.examplehospital.org",
+        "examplehospital.org/login",
+    ] {
+        let page = search(pasted).await;
+        assert!(page.contains("Example Health") && !page.contains("other.org"), "{pasted}: {page}");
+    }
+    // Nothing is at that host, but a place has the name in it.
+    assert!(search("https://mychart.mercy.net/MyChart").await.contains("1 place found"));
+    assert!(
+        search("https://www.followmyhealth.com/Login").await.contains("Many hospitals use FollowMyHealth")
+    );
+}

@@ -1,10 +1,14 @@
-//! Whatever the bytes: reading a list ends, keeps its limits, and says the same twice.
+//! Whatever the bytes: reading a list ends, keeps its limits, and says the same twice; and any text can be searched.
 
 use std::io::Read;
 
+use chartgate::config::Environment;
 use chartgate::directory::import::{ImportLimits, ReadList, read_list};
+use chartgate::directory::{ImportRequest, MissingPlace};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+use super::lists::directory;
 
 const LIMITS: ImportLimits = ImportLimits { bytes: 1 << 20, row_bytes: 128 << 10, rows: 500, text: 64 << 10 };
 
@@ -151,4 +155,33 @@ proptest! {
         let end = text.len() - cut.min(text.len() - 1);
         prop_assert!(read_list(&text.as_bytes()[..end], LIMITS).is_err());
     }
+}
+
+#[test]
+fn any_text_can_be_searched() {
+    let (directory, _folder) = directory();
+    let list = r#"[{"name":"Mercy Hospital","url":"https://fhir.mercy.example/api/FHIR/R4","city":"Fort Smith"},
+        {"name":"St. Mary\u2019s Clinic","url":"https://h.example/r4","state":"AR"}]"#;
+    let request = ImportRequest {
+        list: "list".to_owned(),
+        environment: Environment::Live,
+        url: None,
+        etag: None,
+        yes: false,
+    };
+    let imported = directory.import(request, list.as_bytes(), ImportLimits::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(imported).expect("imported");
+    let typed = prop_oneof![
+        "\\PC{0,60}",
+        "[ -~]{0,300}",
+        "(https?://)?[a-z.:/%@?#-]{0,40}",
+        "(mercy|st|mychart|[.,&' -]){0,12}"
+    ];
+    proptest!(|(text in typed)| {
+        let found = directory.find(Environment::Live, &text, 5);
+        prop_assert!(found.places.len() <= 5);
+        // Also what somebody would be told apart by, and what a form takes of it.
+        let _ = MissingPlace::read([&text, &text, &text, &text]);
+    });
 }

@@ -21,7 +21,7 @@ use crate::web::connect::words::{ENGLISH, NotYet, Trouble};
 use crate::workspaces::{SessionMode, SessionStatus, Sessions};
 
 /// At most this many cards on a page; who types a letter more sees fewer.
-const MOST_CARDS: usize = 25;
+const MOST_CARDS: usize = 15;
 
 impl Connect {
     pub(super) async fn start(

@@ -45,7 +45,7 @@ pub const ENGLISH: Words = Words {
     ],
     not_listed_tell: "Still nothing? Tell us which place it is, and {clinic} can ask to have it added.",
     not_listed_link: "Tell us about it",
-    card_portal: "You sign in with {portal}",
+    card_portal: "Sign in with {portal}",
     card_records: "Records come from {origin}",
     card_test: "Test",
     connected_title: "Connected so far",
