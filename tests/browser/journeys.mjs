@@ -35,6 +35,34 @@ async function failsPlainly(visit, name, ...texts) {
   await visit.see(name);
 }
 
+/** Tells of a place that is not listed, wrongly at first. */
+async function tellOfAMissingPlace(visit, session) {
+  const { page } = visit;
+  await visit.go(`${session.url}?q=${encodeURIComponent("Zzyzx Springs")}`);
+  await page.getByText("Nothing found for “Zzyzx Springs”").waitFor();
+  await visit.follow("Tell us about it");
+  await visit.arrive("Which place is missing?");
+  const name = page.getByLabel("Name of the hospital or clinic");
+  visit.check((await name.inputValue()) === "Zzyzx Springs", "what was searched for is not in the form");
+  await visit.see("not-listed", { dark: true });
+  await page.getByLabel("Website where you see your results").fill("no address");
+  visit.accept(422);
+  await visit.press("Send");
+  await page.getByText("Nothing was sent yet").waitFor();
+  const website = page.getByLabel("Website where you see your results");
+  visit.check((await website.getAttribute("aria-invalid")) === "true", "the field is not marked");
+  visit.check(await website.evaluate((input) => input === document.activeElement), "the field has no focus");
+  await visit.see("not-listed-wrong");
+  await website.fill("my.zzyzx.example");
+  await page.getByLabel("City and state").fill("Baker, CA");
+  await visit.press("Send");
+  await visit.arrive("Thank you. We have written it down");
+  await visit.says("Demo Clinic");
+  await visit.see("not-listed-thanks", { dark: true });
+  await visit.follow("Search for another place");
+  await visit.arrive("Connect your health records");
+}
+
 const journeys = [
   {
     name: "the keyboard finds the hospital, and the records arrive",
@@ -97,6 +125,19 @@ const journeys = [
       await visit.says("All here");
       await visit.see("connected");
       await backToTheApp(visit, session);
+    },
+  },
+  {
+    name: "a place that is not listed is told to the clinic",
+    async walk(visit, demo) {
+      await tellOfAMissingPlace(visit, await demo.session());
+    },
+  },
+  {
+    name: "a place that is not listed is told without scripts",
+    script: false,
+    async walk(visit, demo) {
+      await tellOfAMissingPlace(visit, await demo.session());
     },
   },
   {
