@@ -14,14 +14,14 @@ use crate::smart::vendors::{HospitalSteps, VendorProfile, hospital_steps};
 const WIDTH: usize = 76;
 
 const STYLE: &str = "
-@page { margin: 18mm 16mm; }
+@page { margin: 14mm 16mm; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 46rem; padding: 2rem 1.25rem; background: #fff; color: #14262b;
   font: 400 0.9375rem/1.45 system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 0.5rem; }
 h2 { font-size: 1.0625rem; margin: 1.5rem 0 0.5rem; break-after: avoid; }
 p { margin: 0 0 0.5rem; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; margin-bottom: 0.75rem; }
 th, td { text-align: left; vertical-align: top; padding: 0.375rem 0.75rem 0.375rem 0; border-top: 1px solid #d6dfdf; }
 th { width: 11rem; font-weight: 600; color: #4b5f65; }
 td, li code { font-family: ui-monospace, 'SF Mono', Menlo, Consolas, monospace; font-size: 0.875rem; }
@@ -32,7 +32,12 @@ ul.scopes { columns: 2; list-style: none; padding: 0; }
 ul.scopes li { margin: 0; }
 .foot { margin-top: 1.5rem; color: #4b5f65; font-size: 0.8125rem; }
 @media (max-width: 30rem) { th, td { display: block; width: auto; } td { border: 0; padding-top: 0; } ul.scopes { columns: 1; } }
-@media print { body { padding: 0; max-width: none; } }
+@media print {
+  body { padding: 0; max-width: none; font-size: 9pt; line-height: 1.3; }
+  h1 { font-size: 15pt; } h2 { font-size: 11pt; margin-top: 0.75rem; }
+  th, td { padding-block: 0.1875rem; } td, li code { font-size: 8.5pt; }
+  li { margin-bottom: 0.125rem; } ul.scopes { columns: 3; }
+}
 ";
 
 /// What the IT team of one hospital needs to know.

@@ -35,7 +35,7 @@ const ORACLE_HEALTH: HospitalSteps = HospitalSteps {
         "Tell us that it is done. We check the sign-in from our side.",
     ],
     notes: &[
-        "Until it is activated, patients meet the error `unauthorized_client` \
+        "Until it is activated, patients meet the error unauthorized_client \
          (oauth2:grant:unauthorized-client-for-tenant).",
         "A change in the vendor's console can take 15 minutes to arrive, in some cases 12 hours.",
     ],
