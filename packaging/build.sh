@@ -19,6 +19,12 @@ gzip -9n "$staged"/man/*.1
 "$program" completions zsh > "$staged/completions/_chartgate"
 "$program" completions fish > "$staged/completions/chartgate.fish"
 
+# Debian wants a changelog in its own form; ours is beside it.
+{
+  printf 'chartgate (%s-1) stable; urgency=medium\n\n  * See /usr/share/doc/chartgate/CHANGELOG.md.\n\n' "$version"
+  printf ' -- The Chartgate authors <packages@chartgate.example>  %s\n' "$(git log -1 --format=%cD)"
+} > "$staged/changelog"
+
 name=chartgate-$version-$(uname -m)
 mkdir "$staged/$name"
 cp "$staged/chartgate" packaging/install.sh packaging/chartgate.service packaging/chartgate.sysusers \
