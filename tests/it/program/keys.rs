@@ -76,6 +76,24 @@ async fn signing_keys_can_be_turned_over_with_and_without_a_running_appliance() 
     }
 }
 
+#[test]
+fn a_key_can_be_named_and_an_rsa_key_can_have_another_size() {
+    let place = Place::make();
+    place.ask(&["keys", "rotate", "--algorithm", "RS384", "--bits", "1024"]).refused(1, &["2048, 3072 or 4096"]);
+    place.ask(&["keys", "rotate", "--algorithm", "ES384", "--bits", "3072"]).refused(1, &["--bits", "RS384"]);
+    let made = place.ask(&["keys", "rotate", "--algorithm", "RS384", "--bits", "3072"]).ok();
+    let new = kids(&made["keys"]);
+    assert!(made["keys"][0].to_string().contains("3072"), "{made}");
+    place.ask(&["keys", "retire", "no-such-key"]).refused(1, &["no-such-key"]);
+    place.ask(&["keys", "activate", "no-such-key"]).refused(1, &["no-such-key"]);
+    // One that never signed may go at once.
+    let retired = place.ask(&["keys", "retire", &new[0], "--force"]).ok();
+    assert_eq!((kids(&retired["keys"]), text(&retired["keys"][0], "stage")), (new, "retired"));
+    let progress = place.ask(&["keys", "rotate-data", "--no-wait"]);
+    assert_eq!(progress.code, Some(0), "{progress:?}");
+    assert!(place.ask(&["keys", "rotate-data", "--status"]).ok().is_object());
+}
+
 #[tokio::test]
 async fn a_private_key_is_taken_and_never_said() {
     let place = Place::make();
