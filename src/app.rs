@@ -36,7 +36,7 @@ use crate::smart::keys::{JWKS_LIFE, JwksFetches, RotationError, SigningError};
 use crate::smart::server::Overrides;
 use crate::smart::vendors::VendorProfile;
 use crate::smart::{Discoverer, FhirBaseUrl, Launcher, Lifetimes, SigningKeys, TokenClient};
-use crate::store::{DataKeyRotation, Store, StoreError};
+use crate::store::{BackupSchedule, Backups, DataKeyRotation, Store, StoreError};
 use crate::web::assets;
 use crate::web::connect::handlers::{Connect, PageRequest, PageTrouble};
 use crate::web::connect::words::Trouble;
@@ -127,6 +127,8 @@ pub struct Parts {
     pub jwks_fetches: JwksFetches,
     /// A change of the key that seals the store.
     pub data_keys: DataKeyRotation,
+    /// Copies of the store.
+    pub backups: Backups,
     /// Connections.
     pub grants: Grants,
     /// Records.
@@ -164,6 +166,13 @@ impl App {
         })?;
         // Launch attempts are sealed into cookies, and nothing else stays outside the store for longer.
         let outside = config.launch.attempt_lifetime.max(SEALED_OUTSIDE);
+        let backups = Backups::new(
+            store.clone(),
+            clock.clone(),
+            shutdown.clone(),
+            config.backup.folder.clone().unwrap_or_else(|| config.data_dir.join("backups")),
+            BackupSchedule { every: config.backup.every, keep: config.backup.keep as usize },
+        );
         let data_keys = DataKeyRotation::new(store.clone(), clock.clone(), shutdown.clone(), outside);
         let discoverer = Discoverer::new(outbound.clone(), clock.clone());
         let overlap = config.signing.overlap;
@@ -282,6 +291,7 @@ impl App {
             signing_keys,
             jwks_fetches,
             data_keys,
+            backups,
             grants,
             records,
             proxy,
@@ -309,6 +319,7 @@ impl App {
         parts.webhooks.start();
         parts.grants.start_schedule();
         parts.data_keys.start();
+        parts.backups.start();
         parts.directory.start(parts.outbound.clone(), fresh_lists(&parts.config), &parts.shutdown);
         let app = self.clone();
         let limits = server_limits(&parts.config);

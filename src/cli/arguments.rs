@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::backup::{Backup, Restore};
 use crate::cli::directory::{ActivationName, DirectoryTask};
 use crate::cli::keys::KeysTask;
 use crate::config::{AuthMethod, Environment, SmartVersion};
@@ -69,6 +70,10 @@ pub enum Task {
     /// Published lists of hospitals and practices, for patients to search
     #[command(subcommand)]
     Directory(DirectoryTask),
+    /// Make a backup of everything, while the appliance runs, and read it again to be sure
+    Backup(Backup),
+    /// Make the database from a backup; the appliance must not run
+    Restore(Restore),
     /// Print the manual page
     Man {
         /// Write a page for each command into this folder instead

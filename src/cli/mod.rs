@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 needs the server stopped or started.
 
 mod arguments;
+mod backup;
 mod certificate;
 mod demo;
 mod directory;

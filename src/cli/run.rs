@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::app::{App, Ground};
 use crate::cli::arguments::{ApiKeyTask, Arguments, EhrClientTask, SourceTask, Task};
 use crate::cli::certificate::Certificate;
-use crate::cli::{Failure, demo, directory, init, keys, manual, output, service};
+use crate::cli::{Failure, backup, demo, directory, init, keys, manual, output, service};
 use crate::clock::Clock;
 use crate::config::{Config, Layers};
 use crate::control::directory::DirectoryCommand;
@@ -50,6 +50,8 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         Task::Calendar { days } => on_threads(command(layers, Command::Calendar { days }, json)),
         Task::Ledger { connection } => on_threads(ledger(layers, connection, json)),
         Task::Directory(task) => on_threads(directory::run(layers, task, json)),
+        Task::Backup(arguments) => on_threads(backup::back_up(layers, arguments, json)),
+        Task::Restore(arguments) => on_threads(backup::restore(layers, arguments, json)),
         Task::Man { out } => manual::pages(out.as_deref()),
         Task::Completions { shell } => manual::completions(shell),
         Task::Incident { reference } => on_threads(command(layers, Command::Incident { reference }, json)),
@@ -133,6 +135,11 @@ enum Interrupted {
     Leave,
 }
 
+/// Where the store of a configuration is.
+pub fn store_file(config: &Config) -> PathBuf {
+    config.data_dir.join(STORE_FILE)
+}
+
 /// Opens the store of a configuration.
 pub fn open_store(config: &Config, create: bool) -> Result<Store, Failure> {
     open_store_and(config, create, Interrupted::Finish)
@@ -148,12 +155,8 @@ fn open_store_and(config: &Config, create: bool, interrupted: Interrupted) -> Re
     })?;
     let file = MasterKeyFile::at(path);
     let master_key = file.read().map_err(|error| Failure::Configuration(error.to_string()))?;
-    let opening = Opening {
-        path: config.data_dir.join(STORE_FILE),
-        master_key,
-        cache_bytes: config.store.cache.as_len(),
-        create,
-    };
+    let opening =
+        Opening { path: store_file(config), master_key, cache_bytes: config.store.cache.as_len(), create };
     let mut opened = Store::open(&opening, Random::system());
     if matches!(opened, Err(OpenError::WrongMasterKey(_))) {
         // A change of the master key may have been interrupted after the store had heard of it.

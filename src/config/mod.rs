@@ -22,9 +22,9 @@ pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration}
 use self::reader::{Report, Section};
 pub use self::registrations::{DirectoryListSettings, EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
-    ApiSettings, FhirSettings, GrantSettings, LaunchSettings, Limits, ListenSettings, Listener, LogSettings,
-    MasterKeySettings, OutboundSettings, PullSettings, SigningSettings, StoreSettings, TlsFiles,
-    WebhookSettings,
+    ApiSettings, BackupSettings, FhirSettings, GrantSettings, LaunchSettings, Limits, ListenSettings,
+    Listener, LogSettings, MasterKeySettings, OutboundSettings, PullSettings, SigningSettings, StoreSettings,
+    TlsFiles, WebhookSettings,
 };
 pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
 
@@ -62,6 +62,8 @@ pub struct Config {
     pub launch: LaunchSettings,
     /// Keeping what patients agreed to.
     pub grants: GrantSettings,
+    /// Copies of the database.
+    pub backup: BackupSettings,
     /// Reading records.
     pub pull: PullSettings,
     /// The live FHIR proxy.
@@ -114,6 +116,7 @@ impl Config {
         let webhook = root.table("webhook", WebhookSettings::read);
         let launch = root.table("launch", LaunchSettings::read);
         let grants = root.table("grants", GrantSettings::read);
+        let backup = root.table("backup", BackupSettings::read);
         let pull = root.table("pull", PullSettings::read);
         let fhir = root.table("fhir", FhirSettings::read);
         let workspaces = registrations::read_workspaces(root);
@@ -137,6 +140,7 @@ impl Config {
             webhook: webhook?,
             launch: launch?,
             grants: grants?,
+            backup: backup?,
             pull: pull?,
             fhir: fhir?,
             workspaces,

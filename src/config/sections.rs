@@ -159,6 +159,17 @@ pub struct GrantSettings {
     pub keep_alive: Duration,
 }
 
+/// Copies of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSettings {
+    /// Where they go; a folder of `data_dir` when nothing is said.
+    pub folder: Option<PathBuf>,
+    /// How long after the one before the next is made; only on a wish when nothing is said.
+    pub every: Option<Duration>,
+    /// How many are kept.
+    pub keep: u32,
+}
+
 /// Reading records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullSettings {
@@ -374,6 +385,15 @@ impl GrantSettings {
         let times = HOUR..=HOUR * 24 * 85;
         let keep_alive = section.required(&rules::duration("keep_alive", times, "\"25d\""));
         Some(Self { keep_alive: keep_alive? })
+    }
+}
+
+impl BackupSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let folder = section.optional(&rules::path("folder", "\"/mnt/backups/chartgate\""));
+        let every = section.optional(&rules::duration("every", HOUR..=HOUR * 24 * 31, "\"1d\""));
+        let keep = section.required(&rules::count("keep", 1..=1_000, "7"));
+        Some(Self { folder, every, keep: keep? })
     }
 }
 

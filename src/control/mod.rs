@@ -1,6 +1,7 @@
 //! Operating a box: the commands that change or show its state, and the local socket through which they reach a running
 //! appliance, since only one process can hold the store.
 
+mod backup;
 mod calendar;
 pub mod directory;
 mod keys;
@@ -132,6 +133,13 @@ pub enum Command {
     EhrClientList,
     /// Whatever concerns keys.
     Keys(KeysCommand),
+    /// Begins a backup.
+    BackUp {
+        /// This file; else one in the usual folder.
+        to: Option<PathBuf>,
+    },
+    /// Tells how far the latest backup is.
+    BackupState,
     /// Tells what lapses next.
     Calendar {
         /// Within so many days.
@@ -281,6 +289,8 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
             Ok(Json::Array(rows.collect()))
         }
         Command::Keys(command) => keys::execute(parts, command).await,
+        Command::BackUp { to } => backup::begin(parts, to),
+        Command::BackupState => Ok(backup::state(parts)),
         Command::Calendar { days } => calendar::calendar(parts, days).await,
         Command::Ledger { connection } => calendar::ledger(parts, &connection).await,
         Command::Directory(command) => Box::pin(directory::execute(parts, command)).await,

@@ -16,7 +16,7 @@ pub(super) type Step = fn(&WriteTransaction, &Vault) -> Result<(), StoreError>;
 /// Step `n` leads from version `n + 1` to `n + 2`. Version 1 is the first there was.
 pub(super) const STEPS: &[Step] = &[];
 
-const SCHEMA_KEY: &[u8] = b"schema";
+pub(super) const SCHEMA_KEY: &[u8] = b"schema";
 pub(super) const KEYRING_KEY: &[u8] = b"keyring";
 
 /// What the store says of itself before anything in it can be opened.

@@ -5,6 +5,8 @@
 //! thread, which puts all writes that are waiting into one durable transaction (group commit, without a timer:
 //! batches form by themselves while the disk is busy). A write that fails takes only its own changes back.
 
+mod backup;
+mod backups;
 mod change;
 mod committer;
 mod keyring;
@@ -22,6 +24,8 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase as _};
 
+pub use backup::{BackupError, BackupProgress, BackupReport};
+pub use backups::{BackupSchedule, BackupState, Backups};
 pub use change::Change;
 pub use keyring::MasterChange;
 pub use master_key::{HeldKeyFile, KeyFileError, MasterKeyFile};
@@ -133,6 +137,8 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+mod backup_tests;
 #[cfg(test)]
 mod key_tests;
 #[cfg(test)]

@@ -146,6 +146,11 @@ impl Vault {
         self.open(table, place, sealed)
     }
 
+    /// Whether a sealed value opens as that of a row.
+    pub(super) fn opens(&self, table: &str, key: &[u8], sealed: &[u8]) -> bool {
+        self.keys().open(table, key, sealed).is_some()
+    }
+
     /// Opens what [`Vault::seal`] made for this row.
     pub(super) fn open<V: Value>(&self, table: Table<V>, key: &[u8], sealed: &[u8]) -> Result<V, StoreError> {
         let damaged = || StoreError::Damaged(table.name());

@@ -1,5 +1,6 @@
 //! The real program, as an administrator starts it: arguments, files, signals, exit codes, and what it says.
 
+mod backups;
 mod commands;
 mod directory;
 mod keys;
