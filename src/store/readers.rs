@@ -113,13 +113,10 @@ mod tests {
         let (let_go, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
         let long = readers.usual + 3;
-        let holding =
-            (0..long).map(|_| {
-                let (readers, held) = (readers.clone(), Arc::clone(&held));
-                async move {
-                    readers.run(move || held.lock().map(|held| held.recv().is_ok()).unwrap_or(false)).await
-                }
-            });
+        let holding = (0..long).map(|_| {
+            let (readers, held) = (readers.clone(), Arc::clone(&held));
+            async move { readers.run(move || held.lock().is_ok_and(|held| held.recv().is_ok())).await }
+        });
         let short = async {
             for number in 0..50 {
                 assert_eq!(readers.run(move || number).await, Some(number));
