@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a creation that is sent twice is carried out once, and answered twice.
+//! `Idempotency-Key`: a request that is sent twice is carried out once, and answered twice.
 
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::api::{Api, ApiRequest};
 use crate::http::{Answer, Problem, ProblemKind};
 use crate::id::PatientKey;
-use crate::store::Change;
+use crate::store::{Change, StoreError};
 use crate::workspaces::{OnceError, OnceOnly};
 
 /// The request's header.
@@ -75,7 +75,7 @@ impl Once {
                     return Ok((answer, true));
                 }
                 let (made, patient) = work(change)?;
-                let answer = serde_json::to_string(&made).expect("our own wire structs have string keys");
+                let answer = text_of(&made);
                 if let Some(once) = once {
                     once.keep(change, answer.clone(), patient)?;
                 }
@@ -84,6 +84,27 @@ impl Once {
             .await?;
         Ok(answer_of(answer, replayed))
     }
+}
+
+impl Once {
+    /// Keeps the answer to what has been done already and cannot be taken back, such as something that was sent. When too
+    /// many keys are kept, this one is not: better than not to note what was done.
+    pub fn keep_done(
+        self,
+        change: &mut Change<'_>,
+        done: &impl Serialize,
+        patient: PatientKey,
+    ) -> Result<(), StoreError> {
+        let Self(Some(once)) = self else { return Ok(()) };
+        match once.keep(change, text_of(done), Some(patient)) {
+            Err(OnceError::Store(error)) => Err(error),
+            Ok(()) | Err(OnceError::OtherRequest | OnceError::Erased | OnceError::TooMany) => Ok(()),
+        }
+    }
+}
+
+fn text_of(answer: &impl Serialize) -> String {
+    serde_json::to_string(answer).expect("our own wire structs have string keys")
 }
 
 fn answer_of(text: String, replayed: bool) -> Answer {

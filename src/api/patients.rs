@@ -12,7 +12,7 @@ use crate::grants::Connection;
 use crate::http::{Answer, Problem, ProblemKind};
 use crate::id::{ConnectionId, Id as _, PatientKey};
 use crate::store::StoreError;
-use crate::workspaces::{NewPatient, Patient, PatientError, PatientFilter, patient_id_problem};
+use crate::workspaces::{NewPatient, Patient, PatientError, PatientFilter, Patients, patient_id_problem};
 
 impl From<PatientError> for Problem {
     fn from(error: PatientError) -> Self {
@@ -21,7 +21,7 @@ impl From<PatientError> for Problem {
                 Self::new(ProblemKind::ExternalIdExists, "A patient with this `patient_id` exists already.")
                     .about("patient_id")
             }
-            PatientError::Missing => Self::not_found("This patient"),
+            PatientError::Missing => missing(),
             PatientError::Store(error) => error.into(),
         }
     }
@@ -87,9 +87,13 @@ pub async fn list(api: &Api, request: &ApiRequest) -> Result<Answer, Problem> {
 
 /// `GET /patients/{id}`
 pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
-    let patient = known(api, request, id).await?;
-    let key = patient.key;
-    let connections = api.store.read(move |view| Connection::of_patient(view, key)).await?;
+    let (workspace, id) = (request.caller.workspace, id.to_owned());
+    let read = api.store.read(move |view| {
+        let Some(patient) = Patients::by_id(view, workspace, &id)? else { return Ok(None) };
+        let connections = Connection::of_patient(view, patient.key)?;
+        Ok::<_, StoreError>(Some((patient, connections)))
+    });
+    let (patient, connections) = read.await?.ok_or_else(missing)?;
     Ok(object(request, &WirePatientDetail::new(patient, connections)))
 }
 
@@ -119,5 +123,9 @@ pub async fn disconnect(
 /// The patient of this id in the caller's workspace.
 pub async fn known(api: &Api, request: &ApiRequest, id: &str) -> Result<Patient, Problem> {
     let found: Result<Option<Patient>, StoreError> = api.patients.find(request.caller.workspace, id).await;
-    found?.ok_or_else(|| Problem::not_found("This patient"))
+    found?.ok_or_else(missing)
+}
+
+pub(super) fn missing() -> Problem {
+    Problem::not_found("This patient")
 }

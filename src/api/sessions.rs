@@ -12,7 +12,8 @@ use crate::http::{Answer, ConnectPage, Problem, Route};
 use crate::id::{Id as _, PatientSessionId, SourceId};
 use crate::store::StoreError;
 use crate::workspaces::{
-    NewPatient, NewSession, PatientSession, SessionError, SessionMode, SessionStatus, patient_id_problem,
+    NewPatient, NewSession, PatientSession, SessionError, SessionMode, SessionStatus, Sessions,
+    patient_id_problem,
 };
 
 const KNOWN: [&str; 9] = [
@@ -85,8 +86,14 @@ fn mode(api: &Api, request: &ApiRequest, fields: &Fields) -> Result<SessionMode,
 pub async fn retrieve(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
     let missing = || Problem::not_found("This patient session");
     let id = PatientSessionId::parse(id).map_err(|_| missing())?;
-    let session = api.sessions.find(request.caller.workspace, id).await?.ok_or_else(missing)?;
-    Ok(object(request, &with_attempts(api, session).await?))
+    let workspace = request.caller.workspace;
+    let read = api.store.read(move |view| {
+        let Some(session) = Sessions::of_workspace(view, workspace, id)? else { return Ok(None) };
+        let attempts = WireAttempt::of_session(view, &session)?;
+        Ok::<_, StoreError>(Some((session, attempts)))
+    });
+    let (session, attempts) = read.await?.ok_or_else(missing)?;
+    Ok(object(request, &wire(api, session, attempts)))
 }
 
 /// `GET /patients/{id}/patient-sessions`
@@ -112,17 +119,15 @@ pub async fn list(api: &Api, request: &ApiRequest, patient_id: &str) -> Result<A
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| cursor_after(vault, &scope, last.id));
-    let mut data = Vec::with_capacity(found.len());
-    for session in found {
-        data.push(with_attempts(api, session).await?);
-    }
-    Ok(ok(&ListPage::new(data, next)))
-}
-
-async fn with_attempts(api: &Api, session: PatientSession) -> Result<WireSession, StoreError> {
-    let known = session.clone();
-    let attempts = api.store.read(move |view| WireAttempt::of_session(view, &known)).await?;
-    Ok(wire(api, session, attempts))
+    let read = api.store.read(move |view| {
+        let with_attempts = found.into_iter().map(|session| {
+            let attempts = WireAttempt::of_session(view, &session)?;
+            Ok::<_, StoreError>((session, attempts))
+        });
+        with_attempts.collect::<Result<Vec<_>, _>>()
+    });
+    let data = read.await?.into_iter().map(|(session, attempts)| wire(api, session, attempts));
+    Ok(ok(&ListPage::new(data.collect(), next)))
 }
 
 fn wire(api: &Api, session: PatientSession, attempts: Vec<WireAttempt>) -> WireSession {

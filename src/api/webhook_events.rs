@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::api::cursor::{cursor_after, read_cursor};
+use crate::api::idempotency::Once;
 use crate::api::webhooks::{endpoint_id, missing};
 use crate::api::wire::ListPage;
 use crate::api::{Api, ApiRequest, ok};
-use crate::events::{EventRecord, RedeliverError};
+use crate::events::{EventRecord, Keep, RedeliverError};
 use crate::http::{Answer, Problem, ProblemKind};
 use crate::id::{EventId, Id as _};
 
@@ -85,7 +86,17 @@ pub async fn list(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, P
 pub async fn redeliver(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
     let missing = || Problem::not_found("This event");
     let id = EventId::parse(id).map_err(|_| missing())?;
-    let sent = api.webhooks.redeliver(request.caller.workspace, id).await.map_err(|error| match error {
+    let once = Once::asked(api, request, &[b"redeliver-webhook-event", &id.to_bytes()])?;
+    if let Some(answer) = once.answered(api).await? {
+        return Ok(answer);
+    }
+    // One that repeats a request which is still being carried out comes too soon, like any other.
+    let keep: Keep = Box::new(move |change, record| {
+        let answer = WireEvent::new(record.clone());
+        answer.map_or(Ok(()), |answer| once.keep_done(change, &answer, record.event.patient))
+    });
+    let sent = api.webhooks.redeliver(request.caller.workspace, id, keep).await;
+    let sent = sent.map_err(|error| match error {
         RedeliverError::Missing => missing(),
         RedeliverError::Disabled => Problem::new(
             ProblemKind::Conflict,

@@ -11,7 +11,9 @@ use crate::api::input::{Fields, Null};
 use crate::api::wire::{API_VERSION, ListPage};
 use crate::api::{Api, ApiRequest, ok};
 use crate::config::Environment;
-use crate::events::{EndpointPatch, EndpointStatus, NewEndpoint, Wanted, WebhookEndpoint, WebhookError};
+use crate::events::{
+    EndpointPatch, EndpointStatus, EventKind, NewEndpoint, Wanted, WebhookEndpoint, WebhookError,
+};
 use crate::http::{Answer, Problem, ProblemKind};
 use crate::id::{Id as _, WebhookEndpointId};
 use crate::outbound::is_loopback_host;
@@ -149,8 +151,17 @@ pub async fn delete(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer,
 
 /// `POST /webhooks/{id}/rotate-secret`
 pub async fn rotate_secret(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
-    let rotated = api.webhooks.rotate(request.caller.workspace, endpoint_id(id)?).await?;
-    Ok(ok(&WireEndpoint::with_secret(rotated.ok_or_else(missing)?)))
+    let id = endpoint_id(id)?;
+    let once = Once::asked(api, request, &[b"rotate-webhook-secret", &id.to_bytes()])?;
+    if let Some(answer) = once.answered(api).await? {
+        return Ok(answer);
+    }
+    let (webhooks, workspace) = (api.webhooks.clone(), request.caller.workspace);
+    once.carry_out(api, move |change| {
+        let rotated = webhooks.rotate_in(change, workspace, id)?;
+        Ok((WireEndpoint::with_secret(rotated.ok_or_else(missing)?), None))
+    })
+    .await
 }
 
 /// An id that is no id of an endpoint is an endpoint that is not there.
@@ -217,11 +228,8 @@ fn events(fields: &Fields) -> Result<Option<Vec<String>>, Problem> {
     let mut of_the_contract = 0;
     for kind in &kinds {
         let Some(wanted) = Wanted::parse(kind) else {
-            return Err(Problem::invalid(
-                "events",
-                "`events` may hold \"*\", patient_session.completed, connection.token_refresh_failed, \
-                 records.sync.completed and records.sync.failed.",
-            ));
+            let kinds = EventKind::ALL.map(EventKind::as_str).join(", ");
+            return Err(Problem::invalid("events", format!("`events` may hold \"*\" and any of {kinds}.")));
         };
         of_the_contract += usize::from(wanted.is_of_the_contract());
     }

@@ -98,6 +98,9 @@ impl Outcome {
     }
 }
 
+/// What is done with a record in the transaction that writes an attempt by hand down.
+pub type Keep = Box<dyn FnOnce(&mut Change<'_>, &EventRecord) -> Result<(), StoreError> + Send>;
+
 /// Who had an event sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
@@ -149,22 +152,23 @@ impl Webhooks {
             return Ok(false);
         }
         let outcome = self.send(&endpoint, &record).await;
-        self.note_outcome(endpoint, id, outcome, By::Schedule).await?;
+        self.note_outcome(endpoint, id, outcome, By::Schedule, |_, _| Ok(())).await?;
         Ok(true)
     }
 
     /// Sends an event again, at once and whatever became of it before: at most once a minute for each event. The record
-    /// says what came of it; when it failed, the schedule goes on as if nothing had been.
+    /// says what came of it, and `keep` gets it before anybody; when it failed, the schedule goes on as if nothing had been.
     pub async fn redeliver(
         &self,
         workspace: WorkspaceId,
         id: EventId,
+        keep: Keep,
     ) -> Result<EventRecord, RedeliverError> {
         let webhooks = self.clone();
         let (tell, told) = oneshot::channel();
         // An attempt that was made is written down, whether or not its caller waits for it.
         self.0.shutdown.spawn(async move {
-            let _ = tell.send(webhooks.redeliver_now(workspace, id).await);
+            let _ = tell.send(webhooks.redeliver_now(workspace, id, keep).await);
         });
         told.await.unwrap_or(Err(RedeliverError::Store(StoreError::Closed)))
     }
@@ -173,6 +177,7 @@ impl Webhooks {
         &self,
         workspace: WorkspaceId,
         id: EventId,
+        keep: Keep,
     ) -> Result<EventRecord, RedeliverError> {
         let Ok(_place) = self.0.pools.by_hand.try_acquire() else { return Err(RedeliverError::TooSoon(1)) };
         let now = self.0.clock.now();
@@ -197,8 +202,11 @@ impl Webhooks {
             .await?;
         let (endpoint, record) = found;
         let outcome = self.send(&endpoint, &record).await;
-        let event = self.note_outcome(endpoint, id, outcome, By::Hand).await?;
-        let event = event.ok_or(RedeliverError::Missing)?;
+        let data = record.data.clone();
+        let noted = self.note_outcome(endpoint, id, outcome, By::Hand, move |change, event| {
+            keep(change, &EventRecord { event: event.clone(), data })
+        });
+        let event = noted.await?.ok_or(RedeliverError::Missing)?;
         Ok(EventRecord { event, data: record.data })
     }
 
@@ -239,6 +247,7 @@ impl Webhooks {
         id: EventId,
         outcome: Outcome,
         by: By,
+        keep: impl FnOnce(&mut Change<'_>, &Event) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<Option<Event>, StoreError> {
         let (now, reference) = (self.0.clock.now(), self.0.random.reference());
         let (endpoint_id, success) = (endpoint.id, outcome.is_success());
@@ -256,6 +265,7 @@ impl Webhooks {
                     && event.next_attempt_at.is_none()
                     && event.delivered_at.is_none();
                 let disabled = given_up && disable(change, &endpoint, &event, reference, now)?;
+                keep(change, &event)?;
                 Ok::<_, StoreError>(Some((event, disabled)))
             })
             .await?;

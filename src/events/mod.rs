@@ -13,7 +13,7 @@ mod retention;
 mod signature;
 mod webhooks;
 
-pub use delivery::{DELAYS, RedeliverError};
+pub use delivery::{DELAYS, Keep, RedeliverError};
 pub use endpoints::{EarlierSecret, EndpointStatus, SigningSecret, WebhookEndpoint};
 pub use incidents::{INCIDENTS, Incident};
 pub use kinds::{EventKind, Wanted};

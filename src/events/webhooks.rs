@@ -209,7 +209,7 @@ impl Webhooks {
         patch: EndpointPatch,
     ) -> Result<Option<WebhookEndpoint>, StoreError> {
         let (now, outbox) = (self.0.clock.now(), self.0.outbox.clone());
-        self.change(workspace, id, move |change, old| {
+        let change_one = move |change: &mut Change<'_>, old: WebhookEndpoint| {
             let new = WebhookEndpoint {
                 url: patch.url.unwrap_or_else(|| old.url.clone()),
                 events: patch.events.unwrap_or_else(|| old.events.clone()),
@@ -223,24 +223,25 @@ impl Webhooks {
             }
             outbox.wake_after(change, id);
             WebhookEndpoint { updated_at: now, ..new }
-        })
-        .await
+        };
+        self.0.store.write(move |change| change_in(change, workspace, id, change_one)).await
     }
 
-    /// Gives an endpoint a new secret. The old one counts for a while yet, for who verifies Standard Webhooks.
-    pub async fn rotate(
+    /// Gives an endpoint a new secret, as part of another write; `None` when it is not the workspace's. The old one counts
+    /// for a while yet, for who verifies Standard Webhooks.
+    pub fn rotate_in(
         &self,
+        change: &mut Change<'_>,
         workspace: WorkspaceId,
         id: WebhookEndpointId,
     ) -> Result<Option<WebhookEndpoint>, StoreError> {
         let (now, secret, overlap) = (self.0.clock.now(), self.new_secret(), self.0.settings.overlap);
-        self.change(workspace, id, move |_, old| WebhookEndpoint {
+        change_in(change, workspace, id, |_, old| WebhookEndpoint {
             updated_at: now,
             secret,
             earlier_secret: Some(EarlierSecret { secret: old.secret.clone(), until: now.after(overlap) }),
             ..old
         })
-        .await
     }
 
     /// Deletes an endpoint; says whether there was one.
@@ -284,32 +285,26 @@ impl Webhooks {
             .await
     }
 
-    async fn change(
-        &self,
-        workspace: WorkspaceId,
-        id: WebhookEndpointId,
-        with: impl FnOnce(&mut Change<'_>, WebhookEndpoint) -> WebhookEndpoint + Send + 'static,
-    ) -> Result<Option<WebhookEndpoint>, StoreError> {
-        self.0
-            .store
-            .write(move |change| {
-                let found = WebhookEndpoint::find(change, id)?;
-                let Some(old) = found.filter(|endpoint| endpoint.workspace == workspace) else {
-                    return Ok(None);
-                };
-                let before = old.clone();
-                let new = with(change, old);
-                if new != before {
-                    new.put(change);
-                }
-                Ok(Some(new))
-            })
-            .await
-    }
-
     fn new_secret(&self) -> SigningSecret {
         SigningSecret::new(format!("{PREFIX}{}", base64(&self.0.random.bytes::<32>())))
     }
+}
+
+/// Changes an endpoint of a workspace; `None` when there is none.
+fn change_in(
+    change: &mut Change<'_>,
+    workspace: WorkspaceId,
+    id: WebhookEndpointId,
+    with: impl FnOnce(&mut Change<'_>, WebhookEndpoint) -> WebhookEndpoint,
+) -> Result<Option<WebhookEndpoint>, StoreError> {
+    let found = WebhookEndpoint::find(change, id)?;
+    let Some(old) = found.filter(|endpoint| endpoint.workspace == workspace) else { return Ok(None) };
+    let before = old.clone();
+    let new = with(change, old);
+    if new != before {
+        new.put(change);
+    }
+    Ok(Some(new))
 }
 
 /// How far deliveries of an environment may go.

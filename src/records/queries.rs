@@ -127,50 +127,64 @@ impl Records {
         let (key, now) = (patient.key, self.clock.now());
         let patient_id = patient.patient_id.clone();
         let filter = query.filter();
-        let found = self
+        let (records, named) = self
             .store
-            .read(move |view| read_page(view, key, &patient_id, &query, now, MOST_LOOKED_AT))
+            .read(move |view| {
+                let found = read_page(view, key, &patient_id, &query, now, MOST_LOOKED_AT)?;
+                let edges =
+                    [found.last.filter(|_| found.more_after), found.first.filter(|_| found.more_before)];
+                let mut named = [None, None];
+                for (named, edge) in named.iter_mut().zip(edges) {
+                    *named = edge.map(|position| Named::of(view, key, &filter, position, now)).transpose()?;
+                }
+                Ok::<_, CursorError>((found.records, named))
+            })
             .await?;
-        let next = match found.last.filter(|_| found.more_after) {
-            Some(position) => Some(self.cursor(key, &filter, position, now).await?),
-            None => None,
-        };
-        let previous = match found.first.filter(|_| found.more_before) {
-            Some(position) => Some(self.cursor(key, &filter, position, now).await?),
-            None => None,
-        };
-        Ok(Page { records: found.records, next, previous })
+        let [next, previous] = named.each_ref().map(|named| named.as_ref().map(|named| base64url(&named.id)));
+        let unwritten: Vec<Named> = named.into_iter().flatten().filter(|named| !named.written).collect();
+        if !unwritten.is_empty() {
+            self.store
+                .write(move |change| {
+                    clear_old(change, now)?;
+                    for Named { id, row, .. } in &unwritten {
+                        change.put(CURSORS_BY_TIME, &time_key(row.expires_at, id), &());
+                        change.put(CURSORS, id, row);
+                    }
+                    Ok::<_, StoreError>(())
+                })
+                .await?;
+        }
+        Ok(Page { records, next, previous })
     }
+}
 
-    /// The cursor for a position: the same one each time it is asked for, written only when it is new or ageing.
-    async fn cursor(
-        &self,
+/// The cursor for a position: the same one each time it is asked for, written only when it is new or ageing.
+struct Named {
+    id: [u8; 9],
+    row: CursorRow,
+    written: bool,
+}
+
+impl Named {
+    fn of(
+        view: &View<'_>,
         patient: PatientKey,
         filter: &str,
         position: u64,
         now: Timestamp,
-    ) -> Result<String, StoreError> {
-        let digest = self.store.vault().digest(&[
+    ) -> Result<Self, StoreError> {
+        let digest = view.vault().digest(&[
             b"record-cursor",
             &patient.to_bytes(),
             filter.as_bytes(),
             &position.to_be_bytes(),
         ]);
         let id: [u8; 9] = digest[..9].try_into().expect("sixteen bytes have nine");
-        let known = self.store.read(move |view| view.get(CURSORS, &id)).await?;
-        if known.is_none_or(|row: CursorRow| row.expires_at < now.after(CURSOR_LIFE)) {
-            let expires_at = now.after(CURSOR_LIFE + CURSOR_SPARE);
-            let row = CursorRow { patient, filter: filter.to_owned(), position, expires_at };
-            self.store
-                .write(move |change| {
-                    clear_old(change, now)?;
-                    change.put(CURSORS_BY_TIME, &time_key(row.expires_at, &id), &());
-                    change.put(CURSORS, &id, &row);
-                    Ok::<_, StoreError>(())
-                })
-                .await?;
-        }
-        Ok(base64url(&id))
+        let known: Option<CursorRow> = view.get(CURSORS, &id)?;
+        let written = known.is_some_and(|row| row.expires_at >= now.after(CURSOR_LIFE));
+        let expires_at = now.after(CURSOR_LIFE + CURSOR_SPARE);
+        let row = CursorRow { patient, filter: filter.to_owned(), position, expires_at };
+        Ok(Self { id, row, written })
     }
 }
 

@@ -1,9 +1,10 @@
 //! The store: one redb file, every value sealed, one committer thread. The only user of redb; what a value means is
 //! for the rooms below to know.
 //!
-//! A read is a closure over a consistent snapshot, run on a blocking thread. A write is a closure run by the committer
-//! thread, which puts all writes that are waiting into one durable transaction (group commit, without a timer:
-//! batches form by themselves while the disk is busy). A write that fails takes only its own changes back.
+//! A read is a closure over a consistent snapshot, run off the async threads by one of a few readers. A write is a
+//! closure run by the committer thread, which puts all writes that are waiting into one durable transaction (group
+//! commit, without a timer: batches form by themselves while the disk is busy). A write that fails takes only its own
+//! changes back.
 
 mod backup;
 mod backups;
@@ -13,6 +14,7 @@ mod keyring;
 mod master_key;
 mod migrate;
 mod open;
+mod readers;
 mod rotation;
 mod tables;
 mod value;
@@ -38,6 +40,7 @@ pub use vault::{Sealed, Vault};
 pub use view::{Mark, Order, Range, Reader, View};
 
 use committer::Committer;
+use readers::Readers;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,6 +70,7 @@ struct Inner {
     database: Arc<Database>,
     vault: Arc<Vault>,
     committer: Committer,
+    readers: Readers,
     path: PathBuf,
 }
 
@@ -81,7 +85,7 @@ impl Store {
         let database = Arc::new(database);
         let vault = Arc::new(vault);
         let committer = Committer::start(Arc::clone(&database), Arc::clone(&vault))?;
-        Ok(Self(Arc::new(Inner { database, vault, committer, path })))
+        Ok(Self(Arc::new(Inner { database, vault, committer, readers: Readers::new(), path })))
     }
 
     /// Runs `read` over one consistent snapshot, off the async threads.
@@ -92,8 +96,8 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let inner = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || Self(inner).read_now(read)).await;
-        done.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+        let done = self.0.readers.run(move || Self(inner).read_now(read)).await;
+        done.unwrap_or_else(|| Err(StoreError::Closed.into()))
     }
 
     /// [`Store::read`] on the calling thread: for start-up, benches and commands, and for a row or two that are in memory.

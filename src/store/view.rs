@@ -1,8 +1,10 @@
 //! Reading: a snapshot, and what reading looks like wherever it happens.
 
+use std::cell::RefCell;
 use std::ops::Bound;
+use std::rc::Rc;
 
-use redb::{ReadTransaction, ReadableTableMetadata as _, TableError, TableHandle as _};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata as _, TableError, TableHandle as _};
 
 use crate::store::tables::{META_NAME, definition};
 use crate::store::{StoreError, Table, Value, Vault};
@@ -196,19 +198,38 @@ pub trait Reader {
     }
 }
 
+/// A table to read from; `None` for one that no write has made yet.
+type Opened = Option<Rc<ReadOnlyTable<&'static [u8], &'static [u8]>>>;
+
 /// A consistent snapshot.
 pub struct View<'t> {
     transaction: &'t ReadTransaction,
     vault: &'t Vault,
+    /// Each opened once: opening looks a table's name up on disk.
+    open: RefCell<Vec<(&'static str, Opened)>>,
 }
 
 impl<'t> View<'t> {
     pub(super) fn new(transaction: &'t ReadTransaction, vault: &'t Vault) -> Self {
-        Self { transaction, vault }
+        Self { transaction, vault, open: RefCell::default() }
     }
 }
 
 impl View<'_> {
+    /// A table that no write has made yet is an empty table.
+    fn table(&self, name: &'static str) -> Result<Opened, StoreError> {
+        if let Some((_, table)) = self.open.borrow().iter().find(|(known, _)| *known == name) {
+            return Ok(table.clone());
+        }
+        let table = match self.transaction.open_table(definition(name)) {
+            Ok(table) => Some(Rc::new(table)),
+            Err(TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(StoreError::storage(&error)),
+        };
+        self.open.borrow_mut().push((name, table.clone()));
+        Ok(table)
+    }
+
     /// The names of all tables of sealed values.
     pub(super) fn tables(&self) -> Result<Vec<String>, StoreError> {
         let tables = self.transaction.list_tables().map_err(|error| StoreError::storage(&error))?;
@@ -248,13 +269,9 @@ impl View<'_> {
 
 impl Reader for View<'_> {
     fn raw(&self, table: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.transaction.open_table(definition(table)) {
-            Ok(table) => {
-                let found = table.get(key).map_err(|error| StoreError::storage(&error))?;
-                Ok(found.map(|guard| guard.value().to_vec()))
-            }
-            Err(error) => missing_is_empty(&error).map(|()| None),
-        }
+        let Some(table) = self.table(table)? else { return Ok(None) };
+        let found = table.get(key).map_err(|error| StoreError::storage(&error))?;
+        Ok(found.map(|guard| guard.value().to_vec()))
     }
 
     fn raw_rows(
@@ -263,10 +280,7 @@ impl Reader for View<'_> {
         range: &Range<'_>,
         take: &mut TakeRow<'_>,
     ) -> Result<(), StoreError> {
-        let table = match self.transaction.open_table(definition(table)) {
-            Ok(table) => table,
-            Err(error) => return missing_is_empty(&error),
-        };
+        let Some(table) = self.table(table)? else { return Ok(()) };
         let Some((low, high)) = range.bounds() else { return Ok(()) };
         let mut rows = table
             .range::<&[u8]>((as_slice(&low), as_slice(&high)))
@@ -288,11 +302,6 @@ impl Reader for View<'_> {
     fn vault(&self) -> &Vault {
         self.vault
     }
-}
-
-/// A table that no write has made yet is an empty table.
-fn missing_is_empty(error: &TableError) -> Result<(), StoreError> {
-    if matches!(error, TableError::TableDoesNotExist(_)) { Ok(()) } else { Err(StoreError::storage(error)) }
 }
 
 pub(super) fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {

@@ -218,6 +218,15 @@ impl Patients {
         change.remove(PATIENTS, &row_key(patient.workspace, patient.key));
     }
 
+    /// The patient of this id, as part of another read.
+    pub fn by_id(
+        reader: &impl Reader,
+        workspace: WorkspaceId,
+        patient_id: &str,
+    ) -> Result<Option<Patient>, StoreError> {
+        find(reader, workspace, patient_id)
+    }
+
     /// The patient behind a key, as part of another read.
     pub fn by_key(
         reader: &impl Reader,

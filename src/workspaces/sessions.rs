@@ -186,13 +186,12 @@ impl Sessions {
     }
 
     /// The session of this id, if it is the workspace's.
-    pub async fn find(
-        &self,
+    pub fn of_workspace(
+        reader: &impl Reader,
         workspace: WorkspaceId,
         id: PatientSessionId,
     ) -> Result<Option<PatientSession>, StoreError> {
-        let found = self.store.read(move |view| by_id(view, id)).await?;
-        Ok(found.filter(|session| session.workspace == workspace))
+        Ok(by_id(reader, id)?.filter(|session| session.workspace == workspace))
     }
 
     /// The session of this id, whoever's it is: for arrivals, which know it from their own sealed attempt.

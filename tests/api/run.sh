@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Tries the running demo against its own description: first whether the description is valid OpenAPI, then schemathesis,
-# which makes requests from it and compares every answer. `tests/api/run.sh PROGRAM [SECONDS]`; the seed is fixed.
+# which makes requests from it and compares every answer. `tests/api/run.sh PROGRAM [SECONDS] [SEED]`; the report names the
+# seed, and the same seed makes the same requests.
 set -euo pipefail
 program=$(realpath "$1")
 seconds=${2:-100}
+seed=${3:-20261102}
 cd "$(dirname "$0")"
 
 if ! python3 -m pip --version >/dev/null 2>&1 || ! python3 -c 'import venv' >/dev/null 2>&1; then
@@ -51,5 +53,5 @@ cd "$work"
 # The live proxy answers with what a hospital says; it has tests of its own. A schema cannot say that `patient_id` is that
 # of the path, or which cursor belongs to which list, so refusing what only the schema allows is no failure.
 "$work/venv/bin/schemathesis" run "$work/openapi.json" --url "$base" \
-  --header "Authorization: Bearer $key" --seed 20261102 --max-time "$seconds" --workers 1 --suppress-health-check all --no-color \
+  --header "Authorization: Bearer $key" --seed "$seed" --max-time "$seconds" --workers 1 --suppress-health-check all --no-color \
   --exclude-checks positive_data_acceptance --exclude-path-regex '^/fhir/' | tee "$work/report"

@@ -2,6 +2,7 @@
 //! one day. `cargo bench` runs everything; `cargo bench -- commits pull` only these parts. On a machine that does other
 //! work the rows about the disk mean little: there each durable commit also waits for what the others have written.
 
+mod api;
 mod commits;
 mod custody;
 mod directory;
@@ -50,6 +51,9 @@ fn main() {
     }
     if wanted("proxy") {
         runtime.block_on(proxy::measure(&mut table, named.contains(&"brief")));
+    }
+    if wanted("api") {
+        runtime.block_on(api::measure(&mut table));
     }
     if wanted("start") {
         runtime.block_on(start::measure(&mut table));

@@ -4,7 +4,7 @@
 //!
 //! `cargo bench -- proxy` measures everything, `cargo bench -- proxy brief` a few cells shortly.
 
-mod peers;
+pub mod peers;
 mod wire;
 
 use std::time::Duration;

@@ -31,7 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// The program, built with the same profile.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_chartgate");
-const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
+pub const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 
 /// Time that has passed.
 pub struct Stopwatch(Instant);
@@ -250,14 +250,14 @@ impl Table {
 }
 
 /// The sandbox hospital, in a process of its own, so that what it computes is not counted as ours.
-struct Hospital {
+pub struct Hospital {
     process: Child,
-    fhir_base_url: String,
+    pub fhir_base_url: String,
     control_url: String,
 }
 
 impl Hospital {
-    fn start(size: Option<usize>) -> Self {
+    pub fn start(size: Option<usize>) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(["--json", "sandbox", "--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::null());
         if let Some(size) = size {
@@ -271,11 +271,11 @@ impl Hospital {
         Self { fhir_base_url: text("fhir_base_url"), control_url: text("control_url"), process }
     }
 
-    fn origin(&self) -> &str {
+    pub fn origin(&self) -> &str {
         self.control_url.strip_suffix("/control").expect("the control's address")
     }
 
-    async fn tell(&self, what: &str, body: &Value) {
+    pub async fn tell(&self, what: &str, body: &Value) {
         let mut client = Client::connect(self.origin()).await;
         let address = format!("{}/{what}", self.control_url);
         let answer = client.send("POST", &address, &[], body.to_string()).await;

@@ -180,6 +180,46 @@ async fn an_attempt_ends_after_an_hour_and_not_before() {
 }
 
 #[tokio::test]
+async fn an_expired_direct_link_leads_back_to_the_app_with_the_reason() {
+    let app = TestApp::start().await;
+    let hook = json!({"url": "http://localhost:9/hooks", "events": ["*", "chartgate.connection.failed"]});
+    let hook = app.api("POST", "/webhooks", hook).await.ok()["id"].as_str().expect("an id").to_owned();
+    let (link, session) = app.direct("amy-7").await;
+    app.clock.advance(Duration::from_mins(30));
+    let mut browser = Browser::default();
+    assert_eq!(browser.get(&link).await.status, 303);
+    let location = browser.location().expect("a way back");
+    let expected = format!(
+        "https://shop.example/back?cart=1&patient_id=amy-7&patient_session_id={session}&success=false&error=session_expired"
+    );
+    assert_eq!(location, expected);
+    // Nothing has happened: the session is over by its time alone, and no journey was finished.
+    let shown = app.api("GET", &format!("/patient-sessions/{session}"), Value::Null).await.ok();
+    assert_eq!((&shown["status"], &shown["connections"]), (&json!("expired"), &json!([])));
+    let events = app.api("GET", &format!("/webhooks/{hook}/events"), Value::Null).await.ok();
+    assert_eq!(events["data"], json!([]));
+    assert_eq!(app.hospital.count("authorize.").await, 0);
+}
+
+#[tokio::test]
+async fn who_comes_back_after_the_session_ended_is_connected_all_the_same() {
+    let app = TestApp::start().await;
+    app.hospital.agrees(&app.hospital.users()[0].username.clone()).await;
+    let (link, session) = app.direct("amy-7").await;
+    let mut browser = Browser::default();
+    browser.get(&link).await;
+    app.clock.advance(Duration::from_mins(31));
+    let back = browser.until("shop.example").await;
+    assert!(back.contains("&success=true&connection_id=fhirsrc_"), "{back}");
+    let shown = app.api("GET", &format!("/patient-sessions/{session}"), Value::Null).await.ok();
+    assert_eq!(
+        (&shown["status"], &shown["connections"][0]["status"]),
+        (&json!("expired"), &json!("active")),
+        "its time is over, and what was begun in time counts"
+    );
+}
+
+#[tokio::test]
 async fn looking_at_a_link_uses_nothing_up() {
     let app = TestApp::start().await;
     app.hospital.agrees(&app.hospital.users()[0].username.clone()).await;

@@ -11,7 +11,7 @@ use chartgate::events::EventRecord;
 use chartgate::id::{Id as _, WebhookEndpointId, WorkspaceId};
 use serde_json::{Value, json};
 
-use crate::support::{Receiver, TestApp};
+use crate::support::{Page, Receiver, TestApp, send};
 
 /// Makes an endpoint for some kinds of events; its id and secret.
 async fn endpoint(app: &TestApp, url: &str, events: &[&str]) -> (String, String) {
@@ -61,6 +61,13 @@ async fn told_everything(app: &TestApp) -> (Receiver, String, String) {
     let receiver = Receiver::start().await;
     let (id, secret) = endpoint(app, &receiver.url, &["*"]).await;
     (receiver, id, secret)
+}
+
+/// A POST without a body under an `Idempotency-Key`.
+async fn once(app: &TestApp, path: &str, key: &str) -> Page {
+    let authorization = format!("Bearer {}", app.key);
+    let headers = [("authorization", authorization.as_str()), ("idempotency-key", key)];
+    send("POST", &format!("{}{path}", app.origin), &headers, "").await
 }
 
 async fn status_of(app: &TestApp, endpoint: &str) -> Value {

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use serde_json::{Map, Value as Json, json};
 
 use crate::api::idempotency::IDEMPOTENCY_KEY;
-use crate::api::{API_VERSION, OPERATIONS, Row};
+use crate::api::{API_VERSION, OPERATIONS, Operation, Row};
 use crate::http::ProblemKind;
 use crate::workspaces::KeyScope;
 
@@ -82,7 +82,11 @@ fn operation(row: &Row) -> Json {
     }
     all.extend(parameters);
     let mut responses = Map::new();
-    let (success, more) = success(&answered, keyed);
+    let (mut success, more) = success(&answered, keyed);
+    let links = links(row.operation);
+    if !links.is_empty() {
+        success["links"] = Json::Object(links);
+    }
     responses.insert("200".to_owned(), success);
     for (status, answer) in more {
         responses.insert(status.to_owned(), answer);
@@ -116,6 +120,55 @@ fn operation(row: &Row) -> Json {
     operation
 }
 
+/// Where in an answer an id is, and the operations it can be handed to: clients are generated with it, and tests find
+/// their way by it.
+const LINKS: &[(Operation, &str, &[Operation])] = {
+    use Operation as Op;
+    const ID: &str = "$response.body#/id";
+    const FIRST: &str = "$response.body#/data/0/id";
+    &[
+        (
+            Op::CreatePatient,
+            ID,
+            &[
+                Op::GetPatient,
+                Op::UpdatePatient,
+                Op::ListPatientSessionsForPatient,
+                Op::GetPatientRecords,
+                Op::ExportPatientRecords,
+                Op::ListAuthEvents,
+                Op::DeletePatient,
+            ],
+        ),
+        (Op::InitPatientSession, ID, &[Op::RetrievePatientSession]),
+        (
+            Op::CreateWebhook,
+            ID,
+            &[
+                Op::GetWebhook,
+                Op::UpdateWebhook,
+                Op::RotateWebhookSecret,
+                Op::ListWebhookEvents,
+                Op::DeleteWebhook,
+            ],
+        ),
+        (Op::ListFhirSources, FIRST, &[Op::GetFhirSource]),
+        (Op::ListWebhookEvents, FIRST, &[Op::RedeliverWebhookEvent]),
+    ]
+};
+
+fn links(operation: Operation) -> Map<String, Json> {
+    let of_this = LINKS.iter().filter(|(from, ..)| *from == operation);
+    let links = of_this.flat_map(|(_, place, targets)| {
+        targets.iter().map(move |target| {
+            let id = target.row().id;
+            let link = json!({ "operationId": id, "parameters": { "id": place } });
+            (id.trim_start_matches("api.").to_owned(), link)
+        })
+    });
+    links.collect()
+}
+
 /// The answer of a success, and further ones that are no errors.
 fn success(answered: &Answered, keyed: bool) -> (Json, Vec<(&'static str, Json)>) {
     let mut headers = Map::new();
@@ -137,7 +190,7 @@ fn success(answered: &Answered, keyed: bool) -> (Json, Vec<(&'static str, Json)>
             let same = json!({ "description": "Not modified: `If-None-Match` names what there is.", "headers": headers });
             (found, vec![("304", same)])
         }
-        Answered::Created(schema) => {
+        Answered::Once(schema) => {
             headers.insert("Idempotency-Replayed".to_owned(), reference("headers", "Idempotency-Replayed"));
             (answer("Done.", &headers, media("application/json", reference("schemas", schema))), Vec::new())
         }
@@ -276,6 +329,10 @@ mod tests {
             let wanted: Vec<&str> =
                 row.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
             assert_eq!(named, wanted, "{}: its path's parameters", row.id);
+            for (name, link) in found["responses"]["200"]["links"].as_object().into_iter().flatten() {
+                let known = OPERATIONS.iter().find(|known| link["operationId"] == known.id).expect(name);
+                assert!(known.path.contains("{id}"), "{name}");
+            }
         }
         let mut seen = 0;
         check_references(&document, &document, &mut seen);

@@ -25,8 +25,8 @@ pub(super) enum Answered {
     Json(&'static str),
     /// A single object, with a tag.
     Object(&'static str),
-    /// What was made, perhaps by an earlier request with the same `Idempotency-Key`.
-    Created(&'static str),
+    /// What was done once, perhaps for an earlier request with the same `Idempotency-Key`.
+    Once(&'static str),
     /// Health says by its status, too, how it is.
     Health,
     /// Lines of JSON.
@@ -40,7 +40,7 @@ fn described(tag: &'static str, summary: &'static str, about: &'static str, answ
     if matches!(answered, Answered::Object(_)) {
         parameters.push(reference("parameters", "IfNoneMatch"));
     }
-    if matches!(answered, Answered::Created(_)) {
+    if matches!(answered, Answered::Once(_)) {
         parameters.push(reference("parameters", "IdempotencyKey"));
     }
     Described { tag, summary, about, parameters, body: None, answered, refused: Vec::new() }
@@ -98,7 +98,7 @@ pub(super) fn describe(operation: Operation) -> Described {
             "Patients",
             "Create a patient",
             "Adds a patient under your own id. Starting a patient session makes its patient, too.",
-            Answered::Created("Patient"),
+            Answered::Once("Patient"),
         )
         .body("NewPatient")
         .refuses(&[ProblemKind::ExternalIdExists]),
@@ -198,7 +198,7 @@ pub(super) fn describe(operation: Operation) -> Described {
             "Start a patient session",
             "Makes the link for one browser journey, and the patient when there is none. With `connection_id` the \
              browser goes straight to that source; without it the patient searches. Unknown fields are refused.",
-            Answered::Created("PatientSession"),
+            Answered::Once("PatientSession"),
         )
         .body("NewPatientSession")
         .refuses(&[ProblemKind::NotFound, ProblemKind::Conflict]),
@@ -220,7 +220,7 @@ pub(super) fn describe(operation: Operation) -> Described {
             "Webhooks",
             "Create a webhook endpoint",
             "Events are POSTed to `url`, signed with the `secret`, which is shown here and never again.",
-            Answered::Created("WebhookEndpointWithSecret"),
+            Answered::Once("WebhookEndpointWithSecret"),
         )
         .body("NewWebhookEndpoint")
         .refuses(&[ProblemKind::Conflict]),
@@ -257,9 +257,10 @@ pub(super) fn describe(operation: Operation) -> Described {
             "Webhooks",
             "Make a new signing secret",
             "The new secret is shown here and never again.",
-            Answered::Json("WebhookEndpointWithSecret"),
+            Answered::Once("WebhookEndpointWithSecret"),
         )
-        .path("id", ENDPOINT),
+        .path("id", ENDPOINT)
+        .refuses(&[ProblemKind::Conflict]),
         Operation::ListWebhookEvents => {
             let about = "What was and will be delivered to an endpoint, newest first.";
             described("Webhooks", "List an endpoint's events", about, Answered::Json("EventList"))
@@ -276,7 +277,7 @@ pub(super) fn describe(operation: Operation) -> Described {
             "Deliver an event again",
             "The same event id with a new signature, at most once a minute for each event. The answer is the state after \
              the attempt.",
-            Answered::Json("Event"),
+            Answered::Once("Event"),
         )
         .path("id", "`evt_…`")
         .refuses(&[ProblemKind::Conflict]),

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::api::openapi::reference;
+use crate::events::{EventKind, Wanted};
 use crate::smart::FailureCode;
 
 /// Ids that look like ours are refused, since the two would be mixed up.
@@ -218,14 +219,18 @@ pub(super) fn all() -> Json {
 
 /// Endpoints, their events, and what happened to connections.
 fn webhooks(metadata: &Json) -> Json {
+    let spellings = std::iter::once(Wanted::Everything).chain(EventKind::ALL.map(Wanted::Kind));
+    let spellings: Vec<&str> = spellings.map(Wanted::as_str).collect();
     let kinds = json!({
-        "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 },
-        "description": "`*` for all of the contract, or some of `patient_session.completed`, \
-                        `connection.token_refresh_failed`, `records.sync.completed` and `records.sync.failed`.",
+        "type": "array", "minItems": 1, "items": { "type": "string", "enum": spellings },
+        "description": "`*` stands for `patient_session.completed`, `connection.token_refresh_failed`, \
+                        `records.sync.completed` and `records.sync.failed`, of which there may be five items at most. What \
+                        begins with `chartgate.` is sent only where it is asked for by name.",
     });
     let url = json!({
         "type": "string", "format": "uri", "maxLength": 2048,
         "description": "https; in a sandbox workspace also http://localhost.",
+        "examples": ["https://app.example/hooks"],
     });
     let description = json!({ "type": "string", "maxLength": 500 });
     let bounded =
@@ -316,6 +321,7 @@ fn new_session(patient_id: &Json, email: &Json, name: &Json, metadata: &Json) ->
             "return_url": {
                 "type": "string", "format": "uri", "maxLength": 2048,
                 "description": "Where the browser goes afterwards: http, https, or a scheme of your own app.",
+                "examples": ["https://app.example/back"],
             },
             "patient_email": email,
             "patient_name": name,

@@ -68,7 +68,7 @@ impl Peers {
 }
 
 /// A process that ends with this one.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -103,7 +103,7 @@ pub fn peak_megabytes(process: u32) -> f64 {
     float(kilobytes) / 1024.0
 }
 
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address")
 }
@@ -201,14 +201,14 @@ fn start_nginx(folder: &Path, name: &str, site: &str) -> Running {
     Running(command.spawn().expect("nginx"))
 }
 
-fn chartgate(folder: &Path, arguments: &[&str]) -> Command {
+pub fn chartgate(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.env_clear().arg("--json").arg("--config").arg(folder.join("config.toml")).args(arguments);
     command.stderr(Stdio::null());
     command
 }
 
-fn told(folder: &Path, arguments: &[&str]) -> Value {
+pub fn told(folder: &Path, arguments: &[&str]) -> Value {
     let output = chartgate(folder, arguments).output().expect("the program");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{arguments:?}: {text}");

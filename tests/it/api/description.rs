@@ -3,7 +3,7 @@
 use chartgate::api::{OPERATIONS, Operation, Row};
 use serde_json::{Value, json};
 
-use super::{common, raw, segment};
+use super::{common, raw, refused, segment};
 use crate::support::{Browser, Page, Setup, TestApp, send};
 
 /// Asserts that an answer is one that the description allows for this operation.
@@ -255,6 +255,32 @@ async fn every_operation_refuses_as_it_is_described() {
         assert_eq!(page.status, 429, "{}", row.id);
         conforms(&document, row, &page);
     }
+}
+
+#[tokio::test]
+async fn every_post_takes_an_idempotency_key() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    // A search only reads, and repeating it changes nothing.
+    let posts =
+        OPERATIONS.iter().filter(|row| row.method == "POST" && row.operation != Operation::SearchLive);
+    let mut seen = 0;
+    for row in posts {
+        let described = &document["paths"][row.path]["post"];
+        let key = json!({ "$ref": "#/components/parameters/IdempotencyKey" });
+        assert!(described["parameters"].as_array().is_some_and(|all| all.contains(&key)), "{}", row.id);
+        assert!(described["responses"]["200"]["headers"]["Idempotency-Replayed"].is_object(), "{}", row.id);
+        assert!(described["responses"]["409"].is_object(), "{}: another request under the same key", row.id);
+        // It is read, whatever else is asked for: one that cannot be a key is refused.
+        let path = row.path.replace("{id}", "evt_01KB2VD3M6R8T0V2X4Z6B8D1FG");
+        let path = if row.path.starts_with("/webhooks/") { path.replace("evt_", "wh_") } else { path };
+        let authorization = format!("Bearer {}", app.key);
+        let headers = [("authorization", authorization.as_str()), ("idempotency-key", "\u{e9}")];
+        let page = send("POST", &format!("{}{path}", app.origin), &headers, "{}").await;
+        refused(&page, 400, "invalid_data", Some("Idempotency-Key"));
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen}");
 }
 
 #[tokio::test]

@@ -45,6 +45,9 @@ async fn pages_have_ten_rows_or_one_to_a_hundred() {
         let page = app.api("GET", &format!("/patients/p-000/records?count={count}"), Value::Null).await;
         refused(&page, 400, "invalid_data", Some("count"));
     }
+    // Each is a word of its own list, and like any unknown word elsewhere.
+    assert_eq!(ids(&get(&app, "/patients?count=1").await).len(), 10);
+    get(&app, "/patients/p-000/records?limit=0").await;
 }
 
 #[tokio::test]

@@ -256,7 +256,7 @@ async fn a_source_has_seven_members_and_two_names() {
 }
 
 #[tokio::test]
-async fn launch_contexts_are_not_found_yet() {
+async fn an_unknown_launch_context_is_not_found() {
     let app = TestApp::start().await;
     for id in ["7f2c1e9a-0000-4000-8000-000000000000", "x"] {
         let page = app.api("GET", &format!("/launch-contexts/{id}"), Value::Null).await;

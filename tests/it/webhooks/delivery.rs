@@ -184,6 +184,44 @@ async fn a_receiver_that_is_not_there_is_a_failed_attempt_without_a_status() {
 }
 
 #[tokio::test]
+async fn a_receiver_has_five_seconds() {
+    let app = TestApp::start().await;
+    let (receiver, id, _) = told_everything(&app).await;
+    receiver.reacts(Reaction::Hangs);
+    // Timers stand still until they are moved: as long as something is always ready to run, they do not move by themselves.
+    tokio::time::pause();
+    let busy = async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = async {
+        done(&app, "amy-7").await;
+        receiver.next().await;
+        tokio::time::advance(Duration::from_millis(4_990)).await;
+        for _ in 0..100 {
+            assert_eq!(records(&app, &id).await[0].event.attempts, 0, "before its time is over");
+        }
+        tokio::time::advance(Duration::from_millis(20)).await;
+        for _ in 0..100_000 {
+            let found = records(&app, &id).await;
+            if found[0].event.attempts == 1 {
+                return found[0].event.clone();
+            }
+        }
+        panic!("the attempt has not ended");
+    };
+    let event = tokio::select! {
+        () = busy => unreachable!("it never ends"),
+        event = waited => event,
+    };
+    assert_eq!((event.last_status, event.delivered_at), (None, None));
+    assert!(event.last_error.as_ref().is_some_and(|cause| cause.contains("in time")), "{event:?}");
+    let next = event.next_attempt_at.expect("it is tried again");
+    assert_eq!(next.since(app.clock.now()), Duration::from_mins(1));
+}
+
+#[tokio::test]
 async fn receivers_that_hang_do_not_keep_others_from_their_events() {
     let app = TestApp::start().await;
     let (dead, _, _) = told_everything(&app).await;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use chartgate::config::Environment;
+use chartgate::events::EventKind;
+use chartgate::id::{Id as _, WebhookEndpointId};
 use chartgate::workspaces::NewApiKeyTerms;
 use serde_json::{Value, json};
 
-use super::{done, endpoint, records, told_everything, until};
+use super::{done, endpoint, once, records, told_everything, until};
 use crate::support::TestApp;
 
 const KEYS: [&str; 10] = [
@@ -236,6 +238,65 @@ async fn endpoints_are_listed_newest_first_page_by_page_and_by_status() {
     let cursor = page["next_cursor"].as_str().expect("more");
     let other = format!("/webhooks?limit=2&status=active&starting_after={cursor}");
     assert_eq!(app.api("GET", &other, Value::Null).await.status, 400, "a cursor is for its own filters");
+}
+
+#[tokio::test]
+async fn a_rotation_sent_twice_under_one_key_makes_one_secret() {
+    let app = TestApp::start().await;
+    let (id, made) = endpoint(&app, "https://app.example/hooks", &["*"]).await;
+    let (other, _) = endpoint(&app, "https://app.example/hooks", &["*"]).await;
+    let path = format!("/webhooks/{id}/rotate-secret");
+    let both = futures_util::future::join_all((0..2).map(|_| once(&app, &path, "k"))).await;
+    let (first, second) = (both[0].ok(), both[1].ok());
+    assert_eq!(first, second, "the repetition is told the secret that counts");
+    let replayed = both.iter().filter(|page| page.header("idempotency-replayed") == Some("true"));
+    assert_eq!(replayed.count(), 1);
+    assert_ne!(first["secret"], json!(made));
+    let stored = app.app().parts().webhooks.find(super::workspace(&app).await, id_of(&id)).await;
+    let stored = stored.expect("read").expect("there");
+    assert_eq!(json!(stored.secret.expose()), first["secret"]);
+    let elsewhere = once(&app, &format!("/webhooks/{other}/rotate-secret"), "k").await;
+    assert_eq!(elsewhere.error(), (409, "resource_conflict".to_owned()), "the key belongs to one request");
+    assert_ne!(once(&app, &path, "another").await.ok()["secret"], first["secret"]);
+    assert_eq!(once(&app, "/webhooks/wh_x/rotate-secret", "z").await.status, 404);
+}
+
+fn id_of(text: &str) -> WebhookEndpointId {
+    WebhookEndpointId::parse(text).expect("an id")
+}
+
+#[tokio::test]
+async fn every_kind_that_is_accepted_is_in_the_description_and_no_other_is() {
+    let app = TestApp::start().await;
+    let document = crate::support::send("GET", &format!("{}/openapi.json", app.origin), &[], "").await.ok();
+    for name in ["NewWebhookEndpoint", "WebhookEndpointChange"] {
+        let items = &document["components"]["schemas"][name]["properties"]["events"]["items"];
+        let mut kinds: Vec<&str> =
+            items["enum"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        assert_eq!(kinds.len(), EventKind::ALL.len() + 1, "{kinds:?}");
+        for kind in &kinds {
+            let (id, _) = endpoint(&app, "https://app.example/hooks", &[kind]).await;
+            let patched = app.api("PATCH", &format!("/webhooks/{id}"), json!({"events": [kind]})).await.ok();
+            assert_eq!(patched["events"], json!([kind]));
+            app.api("DELETE", &format!("/webhooks/{id}"), Value::Null).await.ok();
+        }
+        kinds.retain(|kind| !kind.starts_with("chartgate."));
+        kinds.sort_unstable();
+        let contract = [
+            "*",
+            "connection.token_refresh_failed",
+            "patient_session.completed",
+            "records.sync.completed",
+            "records.sync.failed",
+        ];
+        assert_eq!(kinds, contract);
+    }
+    for unknown in ["patient_session.complete", "chartgate.*", "records.*", "", "*.completed"] {
+        let body = json!({"url": "https://app.example/hooks", "events": [unknown]});
+        let refused = app.api("POST", "/webhooks", body).await;
+        assert_eq!(refused.error(), (400, "invalid_data".to_owned()), "{unknown}");
+        assert_eq!(refused.json()["error"]["param"], "events");
+    }
 }
 
 #[tokio::test]

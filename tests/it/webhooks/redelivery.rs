@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{done, records, told_everything, until};
+use super::{done, once, records, told_everything, until};
 use crate::support::{Reaction, TestApp};
 
 #[tokio::test]
@@ -55,6 +55,54 @@ async fn at_the_same_moment_only_one_of_two_is_sent() {
     let mut statuses: Vec<u16> = both.iter().map(|page| page.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 429, 429, 429]);
+}
+
+#[tokio::test]
+async fn a_request_sent_twice_under_one_key_is_one_delivery() {
+    let app = TestApp::start().await;
+    let (receiver, id, _) = told_everything(&app).await;
+    done(&app, "amy-7").await;
+    let event = receiver.next().await.id();
+    until(&app, &id, |events| events[0].event.delivered_at.is_some()).await;
+    receiver.reacts(Reaction::Says(500, "out of order".to_owned()));
+    let path = format!("/events/{event}/redeliver");
+    let first = once(&app, &path, "k").await;
+    assert_eq!((first.ok()["attempts"].clone(), first.header("idempotency-replayed")), (json!(2), None));
+    receiver.next().await;
+    // Also when the minute is over and another attempt would be allowed.
+    for wait in [0, 61] {
+        app.clock.advance(Duration::from_secs(wait));
+        let again = once(&app, &path, "k").await;
+        assert_eq!((again.status, &again.text), (200, &first.text), "what came of the attempt is told again");
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    }
+    assert!(receiver.is_quiet().await, "nothing was sent again");
+    assert_eq!(once(&app, &path, "another").await.ok()["attempts"], json!(3));
+    receiver.next().await;
+    done(&app, "ben-3").await;
+    let other = receiver.next().await.id();
+    let elsewhere = once(&app, &format!("/events/{other}/redeliver"), "k").await;
+    assert_eq!(elsewhere.error(), (409, "resource_conflict".to_owned()));
+    // What is kept tells of a patient, and goes with it.
+    app.api("DELETE", "/patients/amy-7", Value::Null).await.ok();
+    let erased = once(&app, &path, "k").await;
+    assert_eq!(erased.error(), (409, "resource_conflict".to_owned()));
+}
+
+#[tokio::test]
+async fn a_refused_redelivery_keeps_no_answer() {
+    let app = TestApp::start().await;
+    let (receiver, id, _) = told_everything(&app).await;
+    done(&app, "amy-7").await;
+    let path = format!("/events/{}/redeliver", receiver.next().await.id());
+    app.api("PATCH", &format!("/webhooks/{id}"), json!({"status": "disabled"})).await.ok();
+    assert_eq!(once(&app, &path, "k").await.status, 409);
+    app.api("PATCH", &format!("/webhooks/{id}"), json!({"status": "active"})).await.ok();
+    assert_eq!(once(&app, &path, "k").await.status, 200);
+    assert_eq!(once(&app, &path, "other").await.status, 429);
+    app.clock.advance(Duration::from_mins(1));
+    assert_eq!(once(&app, &path, "other").await.header("idempotency-replayed"), None);
+    receiver.next_kinds(2).await;
 }
 
 #[tokio::test]

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use hyper::{Method, StatusCode};
 
 use super::results::{declined, done_label, gaps};
+use super::travel::direct_return;
 use super::{Connect, Journey, PageRequest, PageTrouble, see_other};
 use crate::directory::{Found, Offer, Place, Source, own_site, usual_portal};
 use crate::grants::{Connection, ConnectionStatus};
 use crate::http::Answer;
 use crate::id::SourceId;
-use crate::smart::FhirBaseUrl;
+use crate::smart::{FailureCode, FhirBaseUrl};
 use crate::store::StoreError;
 use crate::web::connect::pages::{
     ConnectedRow, Finder, LeavingPage, Retry, SourceCard, StartPage, leaving_page, results_fragment,
@@ -31,6 +32,12 @@ impl Connect {
     ) -> Result<Answer, PageTrouble> {
         if journey.session.status(self.clock.now()) == SessionStatus::Complete {
             return see_other(&format!("{}/done", journey.path));
+        }
+        if let SessionMode::Direct(_) = journey.session.mode
+            && journey.session.status(self.clock.now()) == SessionStatus::Expired
+        {
+            // There is no page of ours in direct mode: the app says what comes next, or makes a new session.
+            return see_other(&direct_return(&journey.session, Err(FailureCode::SessionExpired)));
         }
         self.must_be_open(journey)?;
         if let SessionMode::Direct(source) = journey.session.mode {

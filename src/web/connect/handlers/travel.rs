@@ -3,7 +3,6 @@
 use url::Url;
 
 use super::{Connect, Journey, PageRequest, PageTrouble, result_path, see_other};
-use crate::grants::Connection;
 use crate::http::{Answer, ConnectPage, Route};
 use crate::id::{Id as _, SourceId};
 use crate::smart::ehr_error::FailureCode;
@@ -84,7 +83,10 @@ impl Connect {
         let connection = self.grants.connection(landed).await?;
         let path = Route::Connect(session.token.clone(), ConnectPage::Start).path();
         let location = match (&session.mode, &connection) {
-            (SessionMode::Direct(source), Some(connection)) => direct_return(&session, *source, connection),
+            (SessionMode::Direct(source), Some(connection)) => {
+                let failure = connection.failure.as_ref().map(|failure| failure.code);
+                direct_return(&session, failure.map_or(Ok(*source), Err))
+            }
             _ => result_path(&path, landed),
         };
         // The attempt's cookie stays until it ends by itself: with it, the back button finds the result again.
@@ -174,17 +176,15 @@ pub(super) fn picker_return(session: &PatientSession) -> String {
     with_parameters(&session.return_url, &[("patient_id", &session.patient_id), ("patient_session_id", &id)])
 }
 
-fn direct_return(session: &PatientSession, source: SourceId, connection: &Connection) -> String {
+/// Back to the app, with the source that was connected or the code of what went wrong.
+pub(super) fn direct_return(session: &PatientSession, outcome: Result<SourceId, FailureCode>) -> String {
     let id = session.id.to_string();
-    let source = source.to_string();
+    let connected = outcome.as_ref().map(ToString::to_string);
     let mut parameters =
         vec![("patient_id", session.patient_id.as_str()), ("patient_session_id", id.as_str())];
-    match &connection.failure {
-        None => parameters.extend([("success", "true"), ("connection_id", source.as_str())]),
-        Some(failure) => {
-            let code: FailureCode = failure.code;
-            parameters.extend([("success", "false"), ("error", code.as_str())]);
-        }
+    match &connected {
+        Ok(source) => parameters.extend([("success", "true"), ("connection_id", source.as_str())]),
+        Err(code) => parameters.extend([("success", "false"), ("error", code.as_str())]),
     }
     with_parameters(&session.return_url, &parameters)
 }
