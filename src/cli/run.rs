@@ -383,9 +383,12 @@ async fn pulls(layers: Layers, arguments: PullsArguments, json: bool) -> Result<
         output::json(&answer);
         return Ok(());
     }
-    let lists = ["types", "earlier"].map(|name| answer.as_object_mut().and_then(|members| members.remove(name)));
+    let lists =
+        ["types", "earlier"].map(|name| answer.as_object_mut().and_then(|members| members.remove(name)));
     output::answer(&answer);
-    for list in lists.into_iter().flatten().filter(|list| list.as_array().is_some_and(|rows| !rows.is_empty())) {
+    for list in
+        lists.into_iter().flatten().filter(|list| list.as_array().is_some_and(|rows| !rows.is_empty()))
+    {
         output::line("");
         output::answer(&list);
     }

@@ -385,7 +385,12 @@ impl PullSettings {
         let parallel = section.required(&rules::count("parallel_per_source", 1..=16, "4"));
         // Patients' hospitals are not asked around the clock.
         if every.is_some_and(|every| !every.is_zero() && every < HOUR) {
-            section.blame("every", "must be at least 1h, or 0s for never", "a shorter one", "write every = \"24h\"");
+            section.blame(
+                "every",
+                "must be at least 1h, or 0s for never",
+                "a shorter one",
+                "write every = \"24h\"",
+            );
             return None;
         }
         Some(Self { every: every?, parallel_per_source: parallel? })

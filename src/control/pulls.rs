@@ -60,7 +60,11 @@ pub(super) async fn execute(parts: &Parts, command: PullsCommand) -> Result<Json
             }
             let held = pulls.paused().await?;
             let held: Vec<String> = held.keys().map(|source| name(parts, *source)).collect();
-            let held = if held.is_empty() { "nothing is".to_owned() } else { format!("held are: {}", held.join(", ")) };
+            let held = if held.is_empty() {
+                "nothing is".to_owned()
+            } else {
+                format!("held are: {}", held.join(", "))
+            };
             Err(Refused(format!("pulls from {} are not held; {held}", name(parts, source))))
         }
     }

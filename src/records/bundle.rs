@@ -94,9 +94,9 @@ pub fn read_page(body: &[u8]) -> Result<SearchPage, NotFhir> {
         match Incoming::read(resource) {
             Some(incoming) if incoming.resource_type == "OperationOutcome" => page.withheld += 1,
             _ if mode.as_deref() == Some("outcome") => page.withheld += 1,
-            Some(incoming) => page
-                .resources
-                .push(Incoming { companion: mode.as_deref() == Some("include"), ..incoming }),
+            Some(incoming) => {
+                page.resources.push(Incoming { companion: mode.as_deref() == Some("include"), ..incoming });
+            }
             None => page.unreadable += 1,
         }
     }

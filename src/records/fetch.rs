@@ -140,7 +140,7 @@ impl Fetcher {
         if !access.base.covers(&url) {
             return Err(FetchFailure::Elsewhere);
         }
-        let pace = self.paces.at(access.base.origin());
+        let server = self.paces.at(access.base.origin());
         let mut renewed = false;
         let mut wait = self.settings.backoff;
         let mut last = FetchFailure::GaveUp("it was not asked".to_owned());
@@ -153,7 +153,7 @@ impl Fetcher {
                 wait = (wait * 2).min(self.settings.longest_backoff);
                 access = self.access(connection).await?;
             }
-            let mut answer = self.ask(&pace, &access, &url, wish).await;
+            let mut answer = self.ask(&server, &access, &url, wish).await;
             if matches!(answer, Next::Renew) && !renewed {
                 renewed = true;
                 match self.grants.renew(connection, &access.token, RefreshedBy::Pull).await {
@@ -165,11 +165,11 @@ impl Fetcher {
                     }
                     Err(cause) => return Err(FetchFailure::Access(cause.to_string())),
                 }
-                answer = self.ask(&pace, &access, &url, wish).await;
+                answer = self.ask(&server, &access, &url, wish).await;
             }
             match answer {
                 Next::Done(fetched) => {
-                    pace.ease();
+                    server.ease();
                     return Ok(fetched);
                 }
                 Next::Fail(failure) => return Err(failure),
@@ -178,7 +178,7 @@ impl Fetcher {
                 }
                 Next::Wait { asked, busy, failure } => {
                     if busy {
-                        pace.press(asked.map(|asked| asked.min(self.settings.longest_backoff)));
+                        server.press(asked.map(|asked| asked.min(self.settings.longest_backoff)));
                     }
                     // Who asks for more than a pause gets it, and the pull's place goes to others meanwhile.
                     if let Some(asked) = asked.filter(|asked| *asked > self.settings.longest_backoff) {

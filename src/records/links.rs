@@ -137,8 +137,10 @@ pub fn place(url: &str, base: &FhirBaseUrl, aliases: &[&str]) -> Place {
         }
         Ok(absolute) => {
             let host = absolute.host_str().unwrap_or_default();
-            let known = |alias: &&str| host == *alias || host.strip_suffix(*alias).is_some_and(|rest| rest.ends_with('.'));
-            if aliases.iter().any(|alias| known(&alias)) { rewritten() } else { Place::Elsewhere }
+            let known = |alias: &str| {
+                host == alias || host.strip_suffix(alias).is_some_and(|rest| rest.ends_with('.'))
+            };
+            if aliases.iter().any(|alias| known(alias)) { rewritten() } else { Place::Elsewhere }
         }
         Err(_) if path == format!("Binary/{id}") => rewritten(),
         Err(_) => match base.resolve(url) {
@@ -151,7 +153,7 @@ pub fn place(url: &str, base: &FhirBaseUrl, aliases: &[&str]) -> Place {
     match place {
         Place::Binary { .. } if id.starts_with('$') => Place::OnDemand,
         Place::Binary { .. } if !is_id(id) => Place::Elsewhere,
-        place => place,
+        Place::Binary { .. } | Place::OnDemand | Place::Elsewhere => place,
     }
 }
 
@@ -181,7 +183,10 @@ mod tests {
         let document = r#"{"resourceType":"DocumentReference","content":[{"attachment":{"contentType":"application/pdf","url":"Binary/1"}},
             {"attachment":{"data":"aGk=","contentType":"text/plain"}},{}]}"#;
         let found = attachments("DocumentReference", document);
-        assert_eq!(found, [Attachment { url: "Binary/1".into(), content_type: Some("application/pdf".into()) }]);
+        assert_eq!(
+            found,
+            [Attachment { url: "Binary/1".into(), content_type: Some("application/pdf".into()) }]
+        );
         let report = r#"{"presentedForm":[{"url":"Binary/2"}]}"#;
         assert_eq!(attachments("DiagnosticReport", report).len(), 1);
         assert!(attachments("Observation", report).is_empty());

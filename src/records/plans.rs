@@ -192,9 +192,10 @@ fn epic(resource_type: &str) -> Option<Plan> {
             ],
             CONDITION_CATEGORIES,
         ),
-        "DocumentReference" => {
-            search(&["patient={p}", "patient={p}&category=clinical-note"], &["patient={p}&category=clinical-note"])
-        }
+        "DocumentReference" => search(
+            &["patient={p}", "patient={p}&category=clinical-note"],
+            &["patient={p}&category=clinical-note"],
+        ),
         // Longitudinal, encounter-level and oncology plans by their SNOMED codes.
         "CarePlan" => search(
             &[

@@ -208,12 +208,7 @@ pub(super) fn check<'q>(
 }
 
 /// The parameters without which a type's search is refused.
-fn check_required(
-    resource_type: &str,
-    form: &Form,
-    patient: &str,
-    traits: &Traits,
-) -> Result<(), Rejected> {
+fn check_required(resource_type: &str, form: &Form, patient: &str, traits: &Traits) -> Result<(), Rejected> {
     if resource_type == "Patient" {
         let enough = ["identifier", "name", "family", "given", "birthdate"];
         return if enough.iter().any(|name| form.one(name).is_some()) {

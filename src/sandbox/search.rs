@@ -79,7 +79,9 @@ impl Sandbox {
             }
         }
         let names = |resource: &&Resource| format!("{}/{}", resource.resource_type, resource.id);
-        if faults.inexpressible.is_some() && matches.iter().any(|one| Some(names(one)) == faults.inexpressible) {
+        if faults.inexpressible.is_some()
+            && matches.iter().any(|one| Some(names(one)) == faults.inexpressible)
+        {
             return self.fhir_fault(FhirFaultKind::Status(500), incoming).faulty();
         }
         let total = (next.is_none() && offset.is_none()).then_some(matches.len());

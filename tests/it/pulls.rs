@@ -63,7 +63,10 @@ async fn texts(app: &TestApp, patient: &str) -> BTreeMap<String, String> {
             resource["resourceType"].as_str().expect("a type"),
             resource["id"].as_str().expect("an id")
         );
-        assert!(found.insert(name.clone(), line.resource.get().to_owned()).is_none(), "{name} is there twice");
+        assert!(
+            found.insert(name.clone(), line.resource.get().to_owned()).is_none(),
+            "{name} is there twice"
+        );
     }
     found
 }

@@ -43,7 +43,8 @@ impl Turn<'_> {
                 let (batch, last) = found;
                 any |= !batch.is_empty();
                 let more = batch.len() == BATCH;
-                let reads: Vec<_> = batch.into_iter().map(|(digest, one)| self.read_one(digest, one)).collect();
+                let reads: Vec<_> =
+                    batch.into_iter().map(|(digest, one)| self.read_one(digest, one)).collect();
                 let parallel = self.run.pulls.0.settings.parallel_per_source;
                 let mut reading = futures_util::stream::iter(reads).buffer_unordered(parallel);
                 let mut stopped = None;
@@ -92,7 +93,9 @@ impl Turn<'_> {
             Err(failure) => return Ok(Outcome::of(&failure)),
         };
         Ok(match read_resource(&fetched.body, resource_type) {
-            Ok(resource) if resource.id == *id && resource.owner.is_none() => Outcome::Came(Box::new(resource)),
+            Ok(resource) if resource.id == *id && resource.owner.is_none() => {
+                Outcome::Came(Box::new(resource))
+            }
             Ok(_) => Outcome::Failed("the server answered with another resource".to_owned()),
             Err(cause) => Outcome::Failed(cause.to_string()),
         })
@@ -129,20 +132,17 @@ impl Turn<'_> {
         let (connection, now, marked) =
             (self.run.connection.clone(), self.run.pulls.0.clock.now(), self.marked);
         let vault = self.run.pulls.0.store.vault();
-        let named = match &outcome {
-            Outcome::Came(resource) if resource.resource_type != BINARY => {
-                let found = references(resource.json.get(), &self.access.base, &self.referenced);
-                found
-                    .into_iter()
-                    .take(self.room())
-                    .map(|(kind, id)| {
-                        let digest = name_digest(vault, kind, &id);
-                        (digest, Reference { resource_type: kind.to_owned(), id, attachment: None, done: false })
-                    })
-                    .collect()
+        let mut named = Vec::new();
+        if let Outcome::Came(resource) = &outcome
+            && resource.resource_type != BINARY
+        {
+            let found = references(resource.json.get(), &self.access.base, &self.referenced);
+            for (kind, id) in found.into_iter().take(self.room()) {
+                let digest = name_digest(vault, kind, &id);
+                let resource_type = kind.to_owned();
+                named.push((digest, Reference { resource_type, id, attachment: None, done: false }));
             }
-            _ => Vec::new(),
-        };
+        }
         let written = self.run.pulls.0.store.write(move |change| {
             let id = connection.id;
             let active = Connection::find(change, id)?.map(|known| known.status == ConnectionStatus::Active);
@@ -255,7 +255,8 @@ fn as_binary(id: &str, content_type: Option<&str>, fetched: &Fetched) -> Outcome
     // A page that says something else than the file, such as a log-in page, is not the file.
     let expected = content_type.map(essence);
     let said = fetched.content_type.as_str();
-    let same = expected.as_deref().is_none_or(|expected| expected == said || said.is_empty() || said == UNKNOWN);
+    let same =
+        expected.as_deref().is_none_or(|expected| expected == said || said.is_empty() || said == UNKNOWN);
     if !same && said == "text/html" {
         return Outcome::Failed("the server answered with a page instead of an attachment".to_owned());
     }
@@ -278,7 +279,8 @@ mod tests {
     use super::*;
 
     fn check(content_type: Option<&str>, answered: &str, body: &str, expected: Result<&str, &str>) {
-        let fetched = Fetched { body: bytes::Bytes::copy_from_slice(body.as_bytes()), content_type: answered.into() };
+        let fetched =
+            Fetched { body: bytes::Bytes::copy_from_slice(body.as_bytes()), content_type: answered.into() };
         match (as_binary("XR-1", content_type, &fetched), expected) {
             (Outcome::Came(resource), Ok(text)) => assert_eq!(resource.json.get(), text),
             (Outcome::Failed(why), Err(part)) => assert!(why.contains(part), "{why}"),
@@ -288,14 +290,16 @@ mod tests {
 
     #[test]
     fn an_attachment_is_kept_as_the_servers_resource_or_as_its_bytes() {
-        let pdf = r#"{"resourceType":"Binary","id":"XR-1","contentType":"application/pdf","data":"JVBERg=="}"#;
+        let pdf =
+            r#"{"resourceType":"Binary","id":"XR-1","contentType":"application/pdf","data":"JVBERg=="}"#;
         check(Some("application/pdf"), "application/pdf", "%PDF", Ok(pdf));
         check(Some("application/pdf"), "", "%PDF", Ok(pdf));
         let own = r#"{"resourceType":"Binary","id":"XR-1","meta":{"versionId":"3"},"data":"JVBERg=="}"#;
         check(Some("application/pdf"), FHIR_JSON, own, Ok(own));
         check(None, FHIR_JSON, r#"{"resourceType":"Binary","id":"XR-2"}"#, Err("another"));
         check(Some("application/pdf"), "text/html", "<html>log in</html>", Err("page"));
-        let html = r#"{"resourceType":"Binary","id":"XR-1","contentType":"text/html; charset=utf-8","data":"PHA+"}"#;
+        let html =
+            r#"{"resourceType":"Binary","id":"XR-1","contentType":"text/html; charset=utf-8","data":"PHA+"}"#;
         check(Some("text/html; charset=utf-8"), "text/html", "<p>", Ok(html));
         let json = r#"{"resourceType":"Binary","id":"XR-1","contentType":"application/json","data":"W10="}"#;
         check(Some("application/json"), "application/json", "[]", Ok(json));

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::clock::Timestamp;
 use crate::grants::{Connection, ConnectionStatus, PULLS_WANTED};
 use crate::id::{ConnectionId, Id as _, PatientKey};
-use crate::records::pulls::progress::{self, Begun, Known};
+use crate::records::pulls::progress::{self, Begun, Known, TypeProgress};
 use crate::records::pulls::report::{Pull, TypeReport, TypeState};
 use crate::records::pulls::run::Run;
 use crate::records::pulls::{PULLS, announce, copy, schedule};
 use crate::records::stored::{RECORD_ORDER, RECORDS_GONE};
 use crate::smart::RESOURCE_TYPES;
-use crate::store::{Range, Reader, StoreError};
+use crate::store::{Change, Range, Reader, StoreError};
 
 /// Pulls of a connection that are remembered.
 const MOST_PULLS: usize = 30;
@@ -20,6 +20,11 @@ const MOST_PULLS: usize = 30;
 pub(super) fn latest(reader: &impl Reader, connection: ConnectionId) -> Result<Option<Pull>, StoreError> {
     let rows = reader.rows(PULLS, &Range::of(&connection.to_bytes()).descending().limit(1))?;
     Ok(rows.into_iter().next().map(|(_, pull)| pull))
+}
+
+/// Keeps a pull that has ended, as part of a write.
+pub(super) fn put(change: &mut Change<'_>, pull: &Pull) {
+    change.put(PULLS, &[pull.connection.to_bytes(), pull.id.to_bytes()].concat(), pull);
 }
 
 /// What the store has of a connection, looked at when a pull ends.
@@ -41,11 +46,15 @@ impl Run {
             .0
             .store
             .read(move |view| {
-                let begun = progress::begun(view, id)?;
-                Ok::<_, StoreError>((begun, progress::known(view, id)?, latest(view, id)?))
+                let (pending, _) = progress::wanted(view, id, None, usize::MAX)?;
+                let known = (progress::begun(view, id)?, progress::known(view, id)?);
+                Ok::<_, StoreError>((known, pending, latest(view, id)?))
             })
             .await?;
-        let (begun, known, earlier) = found;
+        let ((begun, mut known), pending, earlier) = found;
+        for (_, reference) in pending {
+            note_unread(&mut known, &reference.resource_type, ending.as_deref());
+        }
         let mut pull = copy(&self.pull);
         let begun = begun.unwrap_or(Begun { pull: pull.id, at: pull.started_at, full: true, stored: 0 });
         settle(&mut pull, &begun, &known, ending.as_deref());
@@ -62,8 +71,7 @@ impl Run {
                 .collect();
             let seen: HashSet<[u8; 16]> =
                 known.pages.iter().flat_map(|(_, note)| note.matches.iter().copied()).collect();
-            let held =
-                self.pulls.0.store.read(move |view| look(view, patient, id, &complete, &seen)).await?;
+            let held = self.pulls.0.store.read(move |view| look(view, patient, id, &complete, &seen)).await?;
             for report in &mut pull.types {
                 // What was not read in full is as much as is kept of it.
                 let in_full = RESOURCE_TYPES.contains(&report.resource_type.as_str());
@@ -118,7 +126,7 @@ impl Run {
                             change.put(RECORDS_GONE, key, &now);
                         }
                     }
-                    change.put(PULLS, &[id.to_bytes(), pull.id.to_bytes()].concat(), &pull);
+                    put(change, &pull);
                     let all = change.keys(PULLS, &Range::of(&id.to_bytes()))?;
                     for old in all.iter().take(all.len().saturating_sub(MOST_PULLS)) {
                         change.remove(PULLS, old);
@@ -163,6 +171,19 @@ fn settle(pull: &mut Pull, begun: &Begun, known: &Known, ending: Option<&str>) {
     }
 }
 
+/// Counts something that was named and not read any more.
+fn note_unread(known: &mut Known, resource_type: &str, ending: Option<&str>) {
+    let at = known.types.iter().position(|progress| progress.report.resource_type == resource_type);
+    let at = at.unwrap_or_else(|| {
+        known.types.push(TypeProgress::new(TypeReport::new(resource_type, TypeState::Waiting)));
+        known.types.len() - 1
+    });
+    let report = &mut known.types[at].report;
+    report.missing += 1;
+    report.unreadable += 1;
+    report.because(ending.unwrap_or("it was not read to its end"));
+}
+
 /// The last word on a type that is read by reference.
 fn conclude_companions(report: &mut TypeReport) {
     let of_patients = RESOURCE_TYPES.contains(&report.resource_type.as_str());
@@ -178,10 +199,9 @@ fn conclude_companions(report: &mut TypeReport) {
     };
 }
 
-/// Whether everything that the server shows of a type is known.
+/// Whether everything that the server has of a type is known: nothing was held back, and no search was refused.
 fn is_complete(report: &TypeReport) -> bool {
-    report.state == TypeState::Ok
-        || (report.state == TypeState::Partial && report.withheld > 0 && report.unreadable == 0 && report.note.is_none())
+    report.state == TypeState::Ok && report.note.is_none()
 }
 
 /// Looks at everything that is kept of a connection.

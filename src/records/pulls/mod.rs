@@ -36,6 +36,9 @@ const PULLS: Table<Pull> = Table::new("pulls.v1");
 /// Sources from which nothing is pulled for now, and since when; an empty key means all.
 const PULLS_PAUSED: Table<Timestamp> = Table::new("pulls_paused.v1");
 
+/// What is held, and since when; `None` stands for all sources.
+type Paused = BTreeMap<Option<SourceId>, Timestamp>;
+
 /// Wishes looked at in one go, and pulls under way or waiting at once.
 const WISHES: usize = 1_000;
 
@@ -58,7 +61,7 @@ struct Inner {
     /// Which of a plan's ways a source took last, by source and type: the others need not be tried again.
     ways: Mutex<HashMap<(SourceId, &'static str, bool), usize>>,
     /// What `pulls_paused.v1` has; `None` as long as it was not read.
-    paused: Mutex<Option<BTreeMap<Option<SourceId>, Timestamp>>>,
+    paused: Mutex<Option<Paused>>,
 }
 
 impl std::fmt::Debug for Pulls {
@@ -78,8 +81,7 @@ impl Pulls {
         shutdown: Shutdown,
     ) -> Self {
         let turns = Arc::new(Semaphore::new(settings.at_once));
-        let fetcher =
-            Fetcher::new(outbound, grants.clone(), clock.clone(), random.clone(), settings.clone());
+        let fetcher = Fetcher::new(outbound, grants.clone(), clock.clone(), random.clone(), settings.clone());
         Self(Arc::new(Inner {
             store,
             clock,
@@ -115,18 +117,19 @@ impl Pulls {
         });
     }
 
-    /// Begins what is wanted and not under way, who has waited longest first.
+    /// Begins what is wanted and not under way: what somebody waits for first, and of that the oldest.
     async fn start_wanted(&self) -> Result<(), StoreError> {
         let paused = self.paused().await?;
         let rows = self.0.store.read(|view| view.rows(PULLS_WANTED, &Range::of(b""))).await?;
-        let mut wishes: Vec<(Timestamp, ConnectionId)> = rows
+        let mut wishes: Vec<(bool, Timestamp, ConnectionId)> = rows
             .into_iter()
             .filter_map(|(key, wish): (Vec<u8>, PullWanted)| {
-                Some((wish.since, ConnectionId::from_bytes(key.as_slice().try_into().ok()?)))
+                let id = ConnectionId::from_bytes(key.as_slice().try_into().ok()?);
+                Some((wish.by_schedule, wish.since, id))
             })
             .collect();
         wishes.sort_unstable();
-        for (_, id) in wishes {
+        for (.., id) in wishes {
             let under_way = self.running().len();
             if self.running().contains_key(&id) {
                 continue;
@@ -166,7 +169,7 @@ impl Pulls {
             tokio::select! {
                 // A stopped pull stays wanted, and goes on at the next start.
                 () = shutdown.triggered() => {}
-                () = run.to_the_end() => {}
+                () = run.go() => {}
             }
         });
     }
@@ -190,9 +193,8 @@ impl Pulls {
 
     /// A connection's pulls that have ended, the newest first.
     pub async fn ended(&self, connection: ConnectionId) -> Result<Vec<Pull>, StoreError> {
-        let rows = self.0.store.read(move |view| {
-            view.rows(PULLS, &Range::of(&connection.to_bytes()).descending())
-        });
+        let rows =
+            self.0.store.read(move |view| view.rows(PULLS, &Range::of(&connection.to_bytes()).descending()));
         Ok(rows.await?.into_iter().map(|(_, pull)| pull).collect())
     }
 
@@ -203,8 +205,9 @@ impl Pulls {
             .0
             .store
             .write(move |change| {
-                let active = Connection::find(change, connection)?
-                    .is_some_and(|known| known.status == ConnectionStatus::Active && known.launch_context.is_none());
+                let active = Connection::find(change, connection)?.is_some_and(|known| {
+                    known.status == ConnectionStatus::Active && known.launch_context.is_none()
+                });
                 if active {
                     let wish = PullWanted { since: now, by_schedule: false };
                     change.put(PULLS_WANTED, &connection.to_bytes(), &wish);
@@ -247,20 +250,19 @@ impl Pulls {
             .await?;
         self.with_paused(|paused| paused.remove(&source));
         self.0.grants.look_for_wishes();
+        self.look_at_schedule();
         Ok(held)
     }
 
     /// What is held, and since when; `None` stands for all sources.
-    pub async fn paused(&self) -> Result<BTreeMap<Option<SourceId>, Timestamp>, StoreError> {
+    pub async fn paused(&self) -> Result<Paused, StoreError> {
         if let Some(known) = self.lock_paused().clone() {
             return Ok(known);
         }
         let rows = self.0.store.read(|view| view.rows(PULLS_PAUSED, &Range::of(b""))).await?;
-        let paused: BTreeMap<_, _> = rows
+        let paused: Paused = rows
             .into_iter()
-            .map(|(key, since)| {
-                (<[u8; 16]>::try_from(key.as_slice()).ok().map(SourceId::from_bytes), since)
-            })
+            .map(|(key, since)| (<[u8; 16]>::try_from(key.as_slice()).ok().map(SourceId::from_bytes), since))
             .collect();
         *self.lock_paused() = Some(paused.clone());
         Ok(paused)
@@ -271,13 +273,13 @@ impl Pulls {
         self.lock_paused().as_ref().is_some_and(|paused| is_paused(paused, source))
     }
 
-    fn with_paused<T>(&self, change: impl FnOnce(&mut BTreeMap<Option<SourceId>, Timestamp>) -> T) {
+    fn with_paused<T>(&self, change: impl FnOnce(&mut Paused) -> T) {
         if let Some(paused) = self.lock_paused().as_mut() {
             change(paused);
         }
     }
 
-    fn lock_paused(&self) -> std::sync::MutexGuard<'_, Option<BTreeMap<Option<SourceId>, Timestamp>>> {
+    fn lock_paused(&self) -> std::sync::MutexGuard<'_, Option<Paused>> {
         self.0.paused.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -291,7 +293,7 @@ impl Pulls {
     }
 }
 
-fn is_paused(paused: &BTreeMap<Option<SourceId>, Timestamp>, source: SourceId) -> bool {
+fn is_paused(paused: &Paused, source: SourceId) -> bool {
     paused.contains_key(&None) || paused.contains_key(&Some(source))
 }
 

@@ -59,6 +59,8 @@ pub(super) struct TypeProgress {
     pub again: bool,
     /// Searches that stand for others which the server failed at.
     pub halves: u32,
+    /// One of the first two halves failed.
+    pub half_failed: bool,
     /// Entries about another patient, which were not kept.
     pub strange: usize,
     /// What is known so far; once `done`, all there is.
@@ -77,6 +79,7 @@ impl TypeProgress {
             pages: 0,
             again: false,
             halves: 0,
+            half_failed: false,
             strange: 0,
             report,
             done: false,
@@ -124,6 +127,9 @@ pub(super) struct Reference {
     pub done: bool,
 }
 json_value!(Reference);
+
+/// Things to be read, each with its digest, and the last digest that was looked at.
+type Wanted = (Vec<([u8; 16], Reference)>, Option<[u8; 16]>);
 
 /// All that is known of a pull under way.
 #[derive(Debug, Default)]
@@ -223,7 +229,7 @@ pub(super) fn wanted(
     connection: ConnectionId,
     beyond: Option<[u8; 16]>,
     most: usize,
-) -> Result<(Vec<([u8; 16], Reference)>, Option<[u8; 16]>), StoreError> {
+) -> Result<Wanted, StoreError> {
     let prefix = connection.to_bytes();
     let beyond = beyond.map(|digest| reference_key(connection, digest));
     let (mut found, mut last) = (Vec::new(), None);

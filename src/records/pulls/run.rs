@@ -58,6 +58,8 @@ pub(super) enum Stop {
     Store(StoreError),
     /// Others are to have the turn.
     Turn,
+    /// It has had all the time that a pull may have.
+    TooLong,
     /// The server is to be left alone.
     Rest(Duration),
     /// The operator holds it.
@@ -125,48 +127,50 @@ impl Run {
         Self { pulls, connection, pull, _running: running }
     }
 
-    pub(super) async fn to_the_end(self) {
-        let settings = &self.pulls.0.settings;
+    /// Reads in turns until there is nothing left, or no use.
+    pub(super) async fn go(self) {
         let (mut spent, mut rests) = (Duration::ZERO, 0);
         loop {
-            // The server's place first: pulls that wait for a server that hangs hold up nobody else.
-            let origin = self.origin();
-            let pace = self.pulls.0.fetcher.pace(&origin);
-            let Some(_place) = pace.pull().await else { return };
-            let Ok(_turn) = self.pulls.0.turns.acquire().await else { return };
-            self.change(|pull| pull.state = PullState::Running);
-            let since = Instant::now();
-            let left = settings.longest.saturating_sub(spent);
-            let outcome = tokio::time::timeout(left, self.one_turn(since + settings.turn)).await;
-            spent += since.elapsed();
+            let Some(outcome) = self.take_turn(&mut spent).await else { return };
             let ending = match outcome {
-                Ok(Ok(())) => None,
-                Ok(Err(Stop::Access(why))) => Some(why),
-                Err(_) => Some("the server took too long over everything; what was read is kept".to_owned()),
-                Ok(Err(Stop::Turn)) => continue,
-                Ok(Err(Stop::Rest(pause))) if rests < MOST_RESTS => {
+                Ok(()) => None,
+                Err(Stop::Access(why)) => Some(why),
+                Err(Stop::TooLong) => {
+                    Some("the server took too long over everything; what was read is kept".to_owned())
+                }
+                Err(Stop::Turn) => continue,
+                Err(Stop::Rest(pause)) if rests < MOST_RESTS => {
                     rests += 1;
-                    drop((_turn, _place));
                     tokio::time::sleep(pause).await;
                     continue;
                 }
-                Ok(Err(Stop::Rest(_))) => Some("the server asked again and again to be left alone".to_owned()),
-                Ok(Err(Stop::Held)) => {
+                Err(Stop::Rest(_)) => Some("the server asked again and again to be left alone".to_owned()),
+                Err(Stop::Held) => {
                     tracing::info!(connection = %self.connection.id, "pull held");
                     return;
                 }
-                Ok(Err(Stop::Gone)) => return,
-                Ok(Err(Stop::Store(cause))) => {
-                    drop((_turn, _place));
-                    return self.after_a_fault(&cause).await;
-                }
+                Err(Stop::Gone) => return,
+                Err(Stop::Store(cause)) => return self.after_a_fault(&cause).await,
             };
             if let Err(cause) = self.finish(ending).await {
-                drop((_turn, _place));
                 self.after_a_fault(&cause).await;
             }
             return;
         }
+    }
+
+    /// Waits for a turn and reads as long as it lasts. `None` when the program stops.
+    async fn take_turn(&self, spent: &mut Duration) -> Option<Result<(), Stop>> {
+        let settings = &self.pulls.0.settings;
+        // The server's place first: pulls that wait for a server that hangs hold up nobody else.
+        let _place = self.pulls.0.fetcher.pace(&self.origin()).pull().await?;
+        let _turn = self.pulls.0.turns.acquire().await.ok()?;
+        self.change(|pull| pull.state = PullState::Running);
+        let since = Instant::now();
+        let left = settings.longest.saturating_sub(*spent);
+        let outcome = tokio::time::timeout(left, self.one_turn(since + settings.turn)).await;
+        *spent += since.elapsed();
+        Some(outcome.unwrap_or(Err(Stop::TooLong)))
     }
 
     /// Nothing more can be written: the pull stays wanted.
@@ -176,7 +180,11 @@ impl Run {
     }
 
     fn origin(&self) -> String {
-        self.pulls.0.grants.base_of(&self.connection).map_or_else(String::new, |base| base.origin().to_owned())
+        self.pulls
+            .0
+            .grants
+            .base_of(&self.connection)
+            .map_or_else(String::new, |base| base.origin().to_owned())
     }
 
     /// Reads on from where the pull is, the Patient first: it tests token, base and patient id in one request. Then the
@@ -228,15 +236,16 @@ impl Run {
         for name in RESOURCE_TYPES {
             let progress = known.types.iter().find(|progress| progress.report.resource_type == name);
             let shared = may(&granted, name, Permissions::NONE);
+            let of_type = notes.get(name).map_or(&[][..], Vec::as_slice);
             if shared && progress.is_none_or(|progress| !progress.done) {
-                walks.push(Walk::new(&turn, name, progress.cloned(), notes.remove(name).unwrap_or_default()));
+                walks.push(Walk::new(&turn, name, progress.cloned(), of_type));
             }
         }
         let (first, rest): (Vec<_>, Vec<_>) = walks.into_iter().partition(Walk::is_of_the_patient);
         for walk in first {
-            walk.to_the_end().await?;
+            walk.go().await?;
         }
-        let reads: Vec<_> = rest.into_iter().map(Walk::to_the_end).collect();
+        let reads: Vec<_> = rest.into_iter().map(Walk::go).collect();
         let mut reading =
             futures_util::stream::iter(reads).buffer_unordered(self.pulls.0.settings.parallel_per_source);
         let mut stopped = None;

@@ -6,14 +6,16 @@ use crate::clock::Timestamp;
 use crate::grants::{Connection, ConnectionStatus, PULLS_WANTED, PullWanted};
 use crate::id::{ConnectionId, Id as _};
 use crate::records::pulls::report::Pull;
-use crate::records::pulls::{Pulls, finish};
+use crate::records::pulls::{Paused, Pulls, finish, is_paused};
 use crate::store::{Change, Range, Reader as _, StoreError, Table};
 
 /// Nothing, by time and connection. The last pull of a connection says which place is its own.
 const PULLS_DUE: Table<()> = Table::new("pulls_due.v1");
 
-/// Places looked at in one go.
-const BATCH: usize = 512;
+/// Wishes of the schedule at a time: who asks for a pull waits for these at most.
+const AT_ONCE: usize = 16;
+/// A place at a source that is held is looked at again after so long.
+const WHILE_HELD: Duration = Duration::from_mins(10);
 /// When nothing was heard of an earlier time, and after a store error.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
 /// Connections of one moment come due over this share of the interval.
@@ -78,16 +80,24 @@ impl Pulls {
             let now = self.0.clock.now();
             // Nothing is due later than this by its own right: such a place was taken while the clock was ahead.
             let horizon = now.after(self.0.settings.every + LOOK_AT_LEAST_EVERY);
+            let paused = self.paused().await?;
             let (places, next) = self
                 .0
                 .store
                 .read(move |view| {
-                    let first = view.keys(PULLS_DUE, &Range::of(b"").limit(BATCH))?;
-                    let last = view.keys(PULLS_DUE, &Range::of(b"").descending().limit(BATCH))?;
-                    let next = first.iter().filter_map(|key| parse(key)).map(|(at, _)| at).find(|at| *at > now);
+                    let wishes = view.rows(PULLS_WANTED, &Range::of(b""))?;
+                    let room =
+                        AT_ONCE.saturating_sub(wishes.iter().filter(|(_, wish)| wish.by_schedule).count());
+                    if room == 0 {
+                        return Ok::<_, StoreError>((Vec::new(), None));
+                    }
+                    let first = view.keys(PULLS_DUE, &Range::of(b"").limit(room))?;
+                    let last = view.keys(PULLS_DUE, &Range::of(b"").descending().limit(room))?;
+                    let next =
+                        first.iter().filter_map(|key| parse(key)).map(|(at, _)| at).find(|at| *at > now);
                     let due = first.into_iter().filter(|key| parse(key).is_none_or(|(at, _)| at <= now));
                     let ahead = last.into_iter().filter(|key| parse(key).is_some_and(|(at, _)| at > horizon));
-                    Ok::<_, StoreError>((due.chain(ahead).collect::<Vec<_>>(), next))
+                    Ok((due.chain(ahead).take(room).collect::<Vec<_>>(), next))
                 })
                 .await?;
             if places.is_empty() || self.0.shutdown.is_triggered() {
@@ -97,7 +107,7 @@ impl Pulls {
                 for place in &places {
                     change.remove(PULLS_DUE, place);
                     if let Some((at, connection)) = parse(place) {
-                        want(change, connection, at, now)?;
+                        want(change, connection, at, now, &paused)?;
                     }
                 }
                 Ok::<_, StoreError>(())
@@ -108,17 +118,23 @@ impl Pulls {
     }
 }
 
-/// Wants a pull, if the connection has access and the place is its own.
+/// Wants a pull, if the connection has access and the place is its own; later, if its source is held.
 fn want(
     change: &mut Change<'_>,
     connection: ConnectionId,
     at: Timestamp,
     now: Timestamp,
+    paused: &Paused,
 ) -> Result<(), StoreError> {
     let known = Connection::find(change, connection)?;
-    let active = known.is_some_and(|known| known.status == ConnectionStatus::Active);
-    let own = finish::latest(change, connection)?.is_some_and(|last| last.next_at == Some(at));
-    if active && own && !change.has(PULLS_WANTED, &connection.to_bytes())? {
+    let known = known.filter(|known| known.status == ConnectionStatus::Active);
+    let last = finish::latest(change, connection)?.filter(|last| last.next_at == Some(at));
+    let (Some(known), Some(mut last)) = (known, last) else { return Ok(()) };
+    if is_paused(paused, known.source) {
+        last.next_at = Some(now.after(WHILE_HELD));
+        set(change, &last);
+        finish::put(change, &last);
+    } else if !change.has(PULLS_WANTED, &connection.to_bytes())? {
         let wish = PullWanted { since: now, by_schedule: true };
         change.put(PULLS_WANTED, &connection.to_bytes(), &wish);
     }
@@ -150,7 +166,7 @@ mod tests {
             ConnectionId::from_bytes(bytes)
         };
         assert_eq!(next(day, with(0), now), Some(now.after(day)));
-        assert_eq!(next(day, with(255), now), Some(now.after(day - day / 10)));
+        assert_eq!(next(day, with(255), now), Some(now.after(day / 10 * 9)));
         assert_eq!(next(Duration::ZERO, with(0), now), None);
         assert_eq!(parse(&key(now, with(9))), Some((now, with(9))));
     }

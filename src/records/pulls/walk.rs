@@ -47,7 +47,7 @@ impl<'t> Walk<'t> {
         turn: &'t Turn<'t>,
         resource_type: &'static str,
         known: Option<TypeProgress>,
-        notes: Vec<PageNote>,
+        notes: &[PageNote],
     ) -> Self {
         let plan = plan(turn.access.profile, resource_type);
         let mut walk = Self {
@@ -59,12 +59,15 @@ impl<'t> Walk<'t> {
             visited: notes.iter().map(|note| note.link).collect(),
             torn: false,
         };
-        match known {
-            Some(known) => walk.progress = known,
-            None => {
-                walk.go_on_from_before();
-                walk.take_way(walk.known_way());
+        if let Some(known) = known {
+            // Pages that are read a second time have the links of the first.
+            if known.again {
+                walk.visited.clear();
             }
+            walk.progress = known;
+        } else {
+            walk.go_on_from_before();
+            walk.take_way(walk.known_way());
         }
         walk
     }
@@ -94,7 +97,8 @@ impl<'t> Walk<'t> {
         self.resource_type == "Patient"
     }
 
-    pub(super) async fn to_the_end(mut self) -> Result<(), Stop> {
+    /// Reads the type to its end, or until something stops the pull.
+    pub(super) async fn go(mut self) -> Result<(), Stop> {
         match self.plan {
             None => self.trouble(TypeState::Unsupported, "no plan asks for this type"),
             Some(Plan { ask: Ask::ReadPatient, .. }) => self.read_patient().await?,
@@ -149,7 +153,7 @@ impl<'t> Walk<'t> {
         let fetched = match self.turn.fetch(&place, Wish { tries, ..usual }).await? {
             Ok(fetched) => fetched,
             Err(failure) => {
-                self.failed(search, failure);
+                self.failed(search, &failure);
                 return Ok(());
             }
         };
@@ -164,7 +168,7 @@ impl<'t> Walk<'t> {
             }
             Err(cause) => {
                 self.torn = false;
-                self.failed(search, FetchFailure::Content(cause.to_string()));
+                self.failed(search, &FetchFailure::Content(cause.to_string()));
                 Ok(())
             }
         }
@@ -220,13 +224,15 @@ impl<'t> Walk<'t> {
     }
 
     /// The next thing to try, or the end of a search, after it failed.
-    fn failed(&mut self, search: &Search, failure: FetchFailure) {
+    fn failed(&mut self, search: &Search, failure: &FetchFailure) {
         let later = self.progress.next.is_some();
         let ways = self.ways();
         let way = ways.get(self.progress.way).copied();
         match failure {
             // It knows no changes, and says so.
-            FetchFailure::BadQuery if !later && self.progress.report.changed_since.is_some() => self.read_all(),
+            FetchFailure::BadQuery if !later && self.progress.report.changed_since.is_some() => {
+                self.read_all();
+            }
             // Pages lapse; a search that is begun anew has new ones.
             FetchFailure::BadQuery | FetchFailure::NotThere if later && !self.progress.again => {
                 self.progress.again = true;
@@ -237,27 +243,38 @@ impl<'t> Walk<'t> {
                 if self.progress.way + 1 < ways.len() {
                     self.take_way(self.progress.way + 1);
                 } else {
-                    self.fail(&failure);
+                    self.fail(failure);
                     self.progress.todo.clear();
                 }
             }
             // A category that a server does not know is one that it has nothing of.
             FetchFailure::BadQuery if !later => {
                 let refused = search.query.split("category=").nth(1).and_then(|rest| rest.split('&').next());
-                let what = refused.map_or_else(|| "one search".to_owned(), |name| format!("the category {name}"));
+                let what =
+                    refused.map_or_else(|| "one search".to_owned(), |name| format!("the category {name}"));
                 self.progress.report.because(format!("the server does not know {what}"));
                 finish_search(&mut self.progress);
             }
             FetchFailure::Forbidden if !later && way.is_some_and(|way| way.provenance) => {
                 let queries = way.map(|way| way.queries);
-                let without = ways.iter().position(|other| !other.provenance && Some(other.queries) == queries);
+                let without =
+                    ways.iter().position(|other| !other.provenance && Some(other.queries) == queries);
                 self.take_way(without.unwrap_or(self.progress.way + 1));
             }
             FetchFailure::ServerError(_) if self.plan.is_some_and(|plan| plan.by_update) => {
-                self.take_apart(search, &failure);
+                self.take_apart(search, failure);
             }
-            failure => {
-                self.fail(&failure);
+            FetchFailure::BadQuery
+            | FetchFailure::NotThere
+            | FetchFailure::Forbidden
+            | FetchFailure::NotAcceptable
+            | FetchFailure::Access(_)
+            | FetchFailure::Elsewhere
+            | FetchFailure::Content(_)
+            | FetchFailure::ServerError(_)
+            | FetchFailure::Rest(_)
+            | FetchFailure::GaveUp(_) => {
+                self.fail(failure);
                 finish_search(&mut self.progress);
             }
         }
@@ -269,14 +286,10 @@ impl<'t> Walk<'t> {
         let (from, to) = search.window.unwrap_or((FIRST_UPDATE, self.horizon()));
         let span = to.since(from);
         finish_search(&mut self.progress);
-        if search.halved == 1 {
-            // When both halves of the whole fail, it is not one record.
-            let other_failed = self.progress.report.note.is_some();
-            self.progress.report.because(failure.to_string());
-            if other_failed {
-                self.fail(failure);
-                return;
-            }
+        // When both halves of the whole fail, it is not one record.
+        if search.halved == 1 && std::mem::replace(&mut self.progress.half_failed, true) {
+            self.fail(failure);
+            return;
         }
         if span < SHORTEST_WINDOW * 2 || self.progress.halves >= MOST_HALVES {
             self.progress.report.unreadable += 1;
@@ -331,7 +344,12 @@ impl<'t> Walk<'t> {
             TypeState::Waiting if lacking => TypeState::Partial,
             TypeState::Waiting => TypeState::Ok,
             _ if report.count > 0 => TypeState::Partial,
-            state => state,
+            TypeState::Ok
+            | TypeState::Partial
+            | TypeState::NotShared
+            | TypeState::Forbidden
+            | TypeState::Unsupported
+            | TypeState::Failed => report.state,
         };
         progress.done = true;
     }

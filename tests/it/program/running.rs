@@ -259,7 +259,10 @@ async fn what_a_pull_could_not_get_is_reported_and_reading_can_be_held() {
     control(&document, "DELETE", "log", &Value::Null).await;
     assert!(place.ask(&["pulls", &id]).ok()["held_since"].is_string());
     let counters = control(&document, "GET", "counters", &Value::Null).await;
-    assert!(counters.as_object().is_some_and(|all| all.keys().all(|name| !name.starts_with("fhir."))), "{counters}");
+    assert!(
+        counters.as_object().is_some_and(|all| all.keys().all(|name| !name.starts_with("fhir."))),
+        "{counters}"
+    );
     assert_eq!(place.ask(&["pulls", "resume"]).ok()["state"], "goes on");
     while place.ask(&["pulls", &id]).ok()["state"] != "succeeded" {}
     let report = place.ask(&["pulls", &id]).ok();

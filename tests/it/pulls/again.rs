@@ -63,8 +63,14 @@ async fn hospital(personality: Personality, vendor: &'static str, pulls: PullSet
     let patient = json!({"resourceType": "Patient", "id": "p", "name": [{"text": "Ada"}]}).to_string();
     std::fs::write(folder.path().join("p.ndjson"), patient).expect("written");
     let (population, _) = chartgate::sandbox::population::Population::load(folder.path()).expect("it loads");
-    TestApp::with(Setup { personality, vendor, pulls, population: Some(Arc::new(population)), ..Setup::default() })
-        .await
+    TestApp::with(Setup {
+        personality,
+        vendor,
+        pulls,
+        population: Some(Arc::new(population)),
+        ..Setup::default()
+    })
+    .await
 }
 
 #[tokio::test]
@@ -176,7 +182,9 @@ async fn the_report_says_how_old_and_how_new_the_records_are() {
     let app = TestApp::start().await;
     app.connected("amy-7", &app.hospital.users()[0].username).await;
     let done = pull(&app, "amy-7").await;
-    for name in ["Observation", "Encounter", "Procedure", "Immunization", "MedicationRequest", "DocumentReference"] {
+    for name in
+        ["Observation", "Encounter", "Procedure", "Immunization", "MedicationRequest", "DocumentReference"]
+    {
         let report = done.report(name).expect("a report");
         let (oldest, newest) = (report.oldest.as_deref(), report.newest.as_deref());
         assert!(oldest.is_some() && oldest <= newest, "{report:?}");

@@ -176,7 +176,10 @@ async fn a_vendors_published_answers_are_kept_or_refused_as_they_should_be() {
     let answers: Vec<Answer> =
         files(&data.join("patients/cerner-examples")).iter().map(|file| read(file, false)).collect();
     assert_eq!(answers.len(), 124);
-    assert!(answers.iter().filter(|answer| !answer.kept.is_empty()).count() > 60, "most are pages of records");
+    assert!(
+        answers.iter().filter(|answer| !answer.kept.is_empty()).count() > 60,
+        "most are pages of records"
+    );
     assert!(answers.iter().any(|answer| answer.leads_on) && answers.iter().any(|answer| !answer.is_page));
     serve(&answers).await;
 }

@@ -65,7 +65,8 @@ fn published(folder: &str) -> Option<Arc<Population>> {
 
 /// Epic shows Observations by category only, and one published file has a few under a category that nobody knows.
 fn known_category(resource: &Resource) -> bool {
-    resource.resource_type != "Observation" || !resource.category_codes.iter().any(|code| code == "vital-sign")
+    resource.resource_type != "Observation"
+        || !resource.category_codes.iter().any(|code| code == "vital-sign")
 }
 
 #[tokio::test]
@@ -140,8 +141,7 @@ async fn with_every_fault_the_result_is_complete_or_what_is_missing_is_named() {
             });
             // Attachments of documents that did not come are named with their documents.
             let documents = ["DocumentReference", "DiagnosticReport"];
-            let follows =
-                by_reference && documents.iter().any(|name| state(&pull, name) != TypeState::Ok);
+            let follows = by_reference && documents.iter().any(|name| state(&pull, name) != TypeState::Ok);
             assert!(complete || named || follows, "{fault}: {} {got:?}", report.resource_type);
         }
         assert_eq!(app.hospital.count("elsewhere.").await, 0, "{fault}: nothing was followed elsewhere");

@@ -40,7 +40,8 @@ fn file(id: &str, content_type: &str, data: &str) -> Value {
 }
 
 async fn hospital(resources: &[Value], more_scopes: &[&str]) -> TestApp {
-    let types = "Patient Observation DocumentReference MedicationRequest Encounter Condition Binary Provenance";
+    let types =
+        "Patient Observation DocumentReference MedicationRequest Encounter Condition Binary Provenance";
     let usual = "openid fhirUser launch/patient offline_access".split(' ').map(str::to_owned);
     let scopes = usual.chain(types.split(' ').map(|name| format!("patient/{name}.read")));
     let scopes = scopes.chain(more_scopes.iter().map(|scope| (*scope).to_owned())).collect();
@@ -88,7 +89,8 @@ async fn attachments_are_read_in_their_own_form_and_never_from_elsewhere() {
     assert_eq!((report.count, report.missing), (3, 2), "{report:?}");
     assert_eq!(report.state, TypeState::Partial, "two of five are not kept, and that is said: {report:?}");
     let asked = app.hospital.log("fhir").await;
-    let asked: Vec<&Value> = asked.iter().filter(|line| line["path"].to_string().contains("/Binary/")).collect();
+    let asked: Vec<&Value> =
+        asked.iter().filter(|line| line["path"].to_string().contains("/Binary/")).collect();
     let forms: Vec<&str> = asked.iter().filter_map(|line| line["asked"]["accept"].as_str()).collect();
     assert_eq!(asked.len(), 4, "once each, and one a second time in another form: {asked:?}");
     assert!(forms.contains(&"application/pdf") && forms.contains(&"text/html"), "{forms:?}");
@@ -116,9 +118,15 @@ async fn attachments_that_are_not_there_or_not_shared_are_named() {
     let app = TestApp::with(Setup {
         population: Some(population(&[patient(), gone])),
         scopes: Some(
-            ["openid", "fhirUser", "launch/patient", "patient/Patient.read", "patient/DocumentReference.read"]
-                .map(str::to_owned)
-                .to_vec(),
+            [
+                "openid",
+                "fhirUser",
+                "launch/patient",
+                "patient/Patient.read",
+                "patient/DocumentReference.read",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         ),
         ..Setup::default()
     })
@@ -161,7 +169,8 @@ fn with_people() -> Vec<Value> {
 
 #[tokio::test]
 async fn what_is_referred_to_is_read_once_each_where_scopes_allow_it() {
-    let shared = ["user/Practitioner.read", "user/Location.read", "user/Organization.read", "user/Medication.read"];
+    let shared =
+        ["user/Practitioner.read", "user/Location.read", "user/Organization.read", "user/Medication.read"];
     let app = hospital(&with_people(), &shared).await;
     let first = pull(&app, "ada").await;
     let kept = texts(&app, "ada").await;
@@ -196,6 +205,7 @@ async fn a_server_that_refuses_provenance_still_gives_the_rest() {
     // Which way the server takes is remembered.
     pull_again(&app, "ada").await;
     let asked = app.hospital.log("fhir").await;
-    let last = asked.iter().rfind(|line| line["path"].to_string().contains("MedicationRequest")).expect("a line");
+    let last =
+        asked.iter().rfind(|line| line["path"].to_string().contains("MedicationRequest")).expect("a line");
     assert!(!last["asked"]["query"].to_string().contains("_revinclude"), "{last}");
 }

@@ -103,7 +103,8 @@ async fn a_pull_that_is_held_keeps_its_place_and_goes_on_when_it_may() {
     let source = app.source;
     app.hospital.faults(json!({"fhir": {"Procedure": {"status": "hang"}}})).await;
     let before = app.hospital.count("fhir.Observation.ok").await;
-    let id = pulls.latest(pull(&app, "amy-7").await.connection).await.expect("read").expect("a pull").connection;
+    let id =
+        pulls.latest(pull(&app, "amy-7").await.connection).await.expect("read").expect("a pull").connection;
     app.clock.advance(Duration::from_secs(1));
     pulls.want(id).await.expect("written");
     answered(&app, "Observation", before + 1).await;

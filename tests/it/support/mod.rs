@@ -203,6 +203,8 @@ impl Default for Setup {
                 backoff: Duration::from_millis(1),
                 longest_backoff: Duration::from_millis(5),
                 longest_rest: Duration::from_millis(20),
+                rate: 1_000_000,
+                burst: 1_000_000,
                 // Tests move the clock by days.
                 every: Duration::ZERO,
                 page_bytes: 4 << 20,
