@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, Id as _, PullId};
 use crate::records::pulls::report::TypeReport;
-use crate::store::{Change, Range, Reader, StoreError, Table, Value, json_value};
+use crate::store::{Change, Range, Reader, StoreError, Table, Value, Vault, json_value};
 
 /// Pulls under way, by connection.
 const RUNNING: Table<Begun> = Table::new("pulls_running.v1");
-/// How far each type is, by connection and type.
+/// How far each type is, by connection and a digest of the type: row keys are visible.
 const TYPES: Table<TypeProgress> = Table::new("pull_types.v1");
-/// What each page brought, by connection, type and number.
+/// What each page brought, by connection, that digest and a number.
 const PAGES: Table<PageNote> = Table::new("pull_pages.v1");
 /// What is to be read by reference, by connection and a digest of type and id.
 const REFERENCES: Table<Reference> = Table::new("pull_references.v1");
@@ -135,7 +135,8 @@ type Wanted = (Vec<([u8; 16], Reference)>, Option<[u8; 16]>);
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub types: Vec<TypeProgress>,
-    pub pages: Vec<(String, PageNote)>,
+    /// Each with the digest of its type.
+    pub pages: Vec<([u8; 16], PageNote)>,
 }
 
 pub(super) fn begun(reader: &impl Reader, connection: ConnectionId) -> Result<Option<Begun>, StoreError> {
@@ -161,7 +162,8 @@ pub(super) fn count_stored(
 }
 
 pub(super) fn put_type(change: &mut Change<'_>, connection: ConnectionId, progress: &TypeProgress) {
-    change.put(TYPES, &type_key(connection, &progress.report.resource_type), progress);
+    let key = type_key(change.vault(), connection, &progress.report.resource_type);
+    change.put(TYPES, &key, progress);
 }
 
 pub(super) fn type_progress(
@@ -169,7 +171,7 @@ pub(super) fn type_progress(
     connection: ConnectionId,
     resource_type: &str,
 ) -> Result<Option<TypeProgress>, StoreError> {
-    reader.get(TYPES, &type_key(connection, resource_type))
+    reader.get(TYPES, &type_key(reader.vault(), connection, resource_type))
 }
 
 pub(super) fn put_page(
@@ -179,8 +181,7 @@ pub(super) fn put_page(
     number: u32,
     note: &PageNote,
 ) {
-    let mut key = type_key(connection, resource_type);
-    key.push(0);
+    let mut key = type_key(change.vault(), connection, resource_type);
     key.extend_from_slice(&number.to_be_bytes());
     change.put(PAGES, &key, note);
 }
@@ -191,8 +192,8 @@ pub(super) fn known(reader: &impl Reader, connection: ConnectionId) -> Result<Kn
     let types = reader.rows(TYPES, &Range::of(&prefix))?.into_iter().map(|(_, progress)| progress);
     let mut pages = Vec::new();
     for (key, note) in reader.rows(PAGES, &Range::of(&prefix))? {
-        let name = key.get(16..key.len().saturating_sub(5)).unwrap_or_default();
-        pages.push((String::from_utf8_lossy(name).into_owned(), note));
+        let digest = key.get(16..32).and_then(|digest| digest.try_into().ok()).unwrap_or_default();
+        pages.push((digest, note));
     }
     Ok(Known { types: types.collect(), pages })
 }
@@ -258,8 +259,13 @@ pub(super) fn clear(change: &mut Change<'_>, connection: ConnectionId) -> Result
     change.remove_all(REFERENCES, &prefix).map(drop)
 }
 
-fn type_key(connection: ConnectionId, resource_type: &str) -> Vec<u8> {
-    [&connection.to_bytes()[..], resource_type.as_bytes()].concat()
+/// What stands for a type in row keys.
+pub(super) fn type_digest(vault: &Vault, resource_type: &str) -> [u8; 16] {
+    vault.digest(&[b"pull-type", resource_type.as_bytes()])
+}
+
+fn type_key(vault: &Vault, connection: ConnectionId, resource_type: &str) -> Vec<u8> {
+    [connection.to_bytes(), type_digest(vault, resource_type)].concat()
 }
 
 fn reference_key(connection: ConnectionId, digest: [u8; 16]) -> Vec<u8> {

@@ -227,16 +227,17 @@ impl Run {
                 pull.put_report(progress.report.clone());
             }
         });
-        let mut notes: HashMap<String, Vec<PageNote>> = HashMap::new();
-        for (name, note) in known.pages {
-            notes.entry(name).or_default().push(note);
+        let mut notes: HashMap<[u8; 16], Vec<PageNote>> = HashMap::new();
+        for (digest, note) in known.pages {
+            notes.entry(digest).or_default().push(note);
         }
         turn.remember_companions(&notes);
         let mut walks = Vec::new();
         for name in RESOURCE_TYPES {
             let progress = known.types.iter().find(|progress| progress.report.resource_type == name);
             let shared = may(&granted, name, Permissions::NONE);
-            let of_type = notes.get(name).map_or(&[][..], Vec::as_slice);
+            let digest = progress::type_digest(self.pulls.0.store.vault(), name);
+            let of_type = notes.get(&digest).map_or(&[][..], Vec::as_slice);
             if shared && progress.is_none_or(|progress| !progress.done) {
                 walks.push(Walk::new(&turn, name, progress.cloned(), of_type));
             }
@@ -327,7 +328,7 @@ impl Turn<'_> {
         }
     }
 
-    fn remember_companions(&self, notes: &HashMap<String, Vec<PageNote>>) {
+    fn remember_companions(&self, notes: &HashMap<[u8; 16], Vec<PageNote>>) {
         let mut companions = self.companions();
         let all = notes.values().flatten();
         let digests = all.flat_map(|note| note.companions.iter().copied());

@@ -79,7 +79,9 @@ async fn signing_keys_can_be_turned_over_with_and_without_a_running_appliance() 
 #[test]
 fn a_key_can_be_named_and_an_rsa_key_can_have_another_size() {
     let place = Place::make();
-    place.ask(&["keys", "rotate", "--algorithm", "RS384", "--bits", "1024"]).refused(1, &["2048, 3072 or 4096"]);
+    place
+        .ask(&["keys", "rotate", "--algorithm", "RS384", "--bits", "1024"])
+        .refused(1, &["2048, 3072 or 4096"]);
     place.ask(&["keys", "rotate", "--algorithm", "ES384", "--bits", "3072"]).refused(1, &["--bits", "RS384"]);
     let made = place.ask(&["keys", "rotate", "--algorithm", "RS384", "--bits", "3072"]).ok();
     let new = kids(&made["keys"]);
