@@ -67,6 +67,8 @@ pub enum Task {
         /// The connection's id, `conn_…`
         connection: String,
     },
+    /// What was read of a patient's records at a hospital, and what could not be; or read now, or hold reading
+    Pulls(PullsArguments),
     /// Published lists of hospitals and practices, for patients to search
     #[command(subcommand)]
     Directory(DirectoryTask),
@@ -150,6 +152,39 @@ fn personalities() -> PossibleValuesParser {
         if one == Personality::CernerPatient { value.alias("cerner") } else { value }
     });
     PossibleValuesParser::from(all)
+}
+
+/// `pulls`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct PullsArguments {
+    /// The connection's id, `conn_…`
+    pub connection: Option<String>,
+    /// Instead of a report
+    #[command(subcommand)]
+    pub task: Option<PullsTask>,
+}
+
+/// What can be done about pulls.
+#[derive(Debug, Subcommand)]
+pub enum PullsTask {
+    /// Read a connection's records now, all of them
+    Now {
+        /// The connection's id, `conn_…`
+        connection: String,
+    },
+    /// Hold reading; what is under way stops at its next page and keeps its place
+    Pause {
+        /// From this source only: `fhirsrc_…`, or the FHIR base URL [default: all]
+        #[arg(long)]
+        source: Option<String>,
+    },
+    /// Let reading go on
+    Resume {
+        /// From this source: `fhirsrc_…`, or the FHIR base URL [default: what was held for all]
+        #[arg(long)]
+        source: Option<String>,
+    },
 }
 
 /// `api-key`

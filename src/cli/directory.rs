@@ -123,7 +123,7 @@ pub async fn run(layers: Layers, task: DirectoryTask, json: bool) -> Result<(), 
             DirectoryCommand::Remove { list, environment: environment.into() }
         }
     };
-    command(layers, Command::Directory(asked), json).await
+    Box::pin(command(layers, Command::Directory(asked), json)).await
 }
 
 /// `source packet`: the page itself, not a table around it.

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use crate::app::{App, Ground};
-use crate::cli::arguments::{ApiKeyTask, Arguments, EhrClientTask, SourceTask, Task};
+use crate::cli::arguments::{
+    ApiKeyTask, Arguments, EhrClientTask, PullsArguments, PullsTask, SourceTask, Task,
+};
 use crate::cli::certificate::Certificate;
 use crate::cli::{Failure, backup, demo, directory, init, keys, manual, output, service};
 use crate::clock::Clock;
 use crate::config::{Config, Layers};
 use crate::control::directory::DirectoryCommand;
-use crate::control::{self, Command, Refused};
+use crate::control::{self, Command, PullsCommand, Refused};
 use crate::crypto::Random;
 use crate::records::PullSettings;
 use crate::secret::Secret;
@@ -49,6 +51,7 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         Task::Keys(task) => on_threads(keys::run(layers, task, json)),
         Task::Calendar { days } => on_threads(command(layers, Command::Calendar { days }, json)),
         Task::Ledger { connection } => on_threads(ledger(layers, connection, json)),
+        Task::Pulls(arguments) => on_threads(pulls(layers, arguments, json)),
         Task::Directory(task) => on_threads(directory::run(layers, task, json)),
         Task::Backup(arguments) => on_threads(backup::back_up(layers, arguments, json)),
         Task::Restore(arguments) => on_threads(backup::restore(layers, arguments, json)),
@@ -220,6 +223,7 @@ pub async fn build(config: Config, store: Store, authorities: Option<Vec<u8>>) -
     let pulls = PullSettings {
         parallel_per_source: config.pull.parallel_per_source as usize,
         page_bytes: config.outbound.response_body.as_len(),
+        every: config.pull.every,
         ..PullSettings::default()
     };
     let ground = Ground { store, clock: Clock::machine(), random: Random::system(), authorities, pulls };
@@ -366,6 +370,31 @@ async fn ledger(layers: Layers, connection: String, json: bool) -> Result<(), Fa
         serde_json::json!({ "at": at, "what": kind, "details": details.join(" ") })
     };
     output::answer(&Json::Array(entries.as_array().into_iter().flatten().map(told).collect()));
+    Ok(())
+}
+
+/// The report is an object with two lists in it: for people, the one after the other.
+async fn pulls(layers: Layers, arguments: PullsArguments, json: bool) -> Result<(), Failure> {
+    let asked = match (arguments.task, arguments.connection) {
+        (Some(PullsTask::Now { connection }), _) => PullsCommand::Now { connection },
+        (Some(PullsTask::Pause { source }), _) => PullsCommand::Pause { source },
+        (Some(PullsTask::Resume { source }), _) => PullsCommand::Resume { source },
+        (None, connection) => PullsCommand::Report { connection: connection.unwrap_or_default() },
+    };
+    let mut answer = Reached::new(load(&layers)?).ask(Command::Pulls(asked)).await?;
+    if json {
+        output::json(&answer);
+        return Ok(());
+    }
+    let lists =
+        ["types", "earlier"].map(|name| answer.as_object_mut().and_then(|members| members.remove(name)));
+    output::answer(&answer);
+    for list in
+        lists.into_iter().flatten().filter(|list| list.as_array().is_some_and(|rows| !rows.is_empty()))
+    {
+        output::line("");
+        output::answer(&list);
+    }
     Ok(())
 }
 

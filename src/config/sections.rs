@@ -173,6 +173,8 @@ pub struct BackupSettings {
 /// Reading records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullSettings {
+    /// Records are read again so long after the last time; zero: never by themselves.
+    pub every: Duration,
     /// Requests at the same time to one source, over all its patients.
     pub parallel_per_source: u32,
 }
@@ -399,8 +401,19 @@ impl BackupSettings {
 
 impl PullSettings {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let every = section.required(&rules::duration("every", Duration::ZERO..=HOUR * 24 * 365, "\"24h\""));
         let parallel = section.required(&rules::count("parallel_per_source", 1..=16, "4"));
-        Some(Self { parallel_per_source: parallel? })
+        // Patients' hospitals are not asked around the clock.
+        if every.is_some_and(|every| !every.is_zero() && every < HOUR) {
+            section.blame(
+                "every",
+                "must be at least 1h, or 0s for never",
+                "a shorter one",
+                "write every = \"24h\"",
+            );
+            return None;
+        }
+        Some(Self { every: every?, parallel_per_source: parallel? })
     }
 }
 

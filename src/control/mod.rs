@@ -5,11 +5,13 @@ mod backup;
 mod calendar;
 pub mod directory;
 mod keys;
+mod pulls;
 mod storage_keys;
 
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,7 @@ use crate::store::{Reader as _, StoreError};
 use crate::workspaces::{ApiKey, KeyScope, NewApiKeyTerms, ResourceType};
 
 pub use keys::KeysCommand;
+pub use pulls::PullsCommand;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control.sock";
@@ -150,6 +153,8 @@ pub enum Command {
         /// `conn_…`
         connection: String,
     },
+    /// About pulls.
+    Pulls(PullsCommand),
     /// About the directory.
     Directory(DirectoryCommand),
     /// Tells what happened under a reference code.
@@ -293,6 +298,7 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
         Command::BackupState => Ok(backup::state(parts)),
         Command::Calendar { days } => calendar::calendar(parts, days).await,
         Command::Ledger { connection } => calendar::ledger(parts, &connection).await,
+        Command::Pulls(command) => Box::pin(pulls::execute(parts, command)).await,
         Command::Directory(command) => Box::pin(directory::execute(parts, command)).await,
         Command::Incident { reference } => {
             let code = ReferenceCode::parse(&reference)
@@ -447,15 +453,19 @@ async fn add_source(
     Ok(row)
 }
 
-async fn check_source(parts: &Parts, text: &str) -> Result<Json, Refused> {
+/// The source of this id or base URL.
+fn find_source(parts: &Parts, text: &str) -> Result<Arc<Source>, Refused> {
     let by_url = || {
         let base = FhirBaseUrl::parse(text).ok()?;
         let both = [Environment::Live, Environment::Sandbox];
         both.into_iter().find_map(|environment| parts.directory.source_at(environment, &base))
     };
     let source = SourceId::parse(text).ok().and_then(|id| parts.directory.source(id)).or_else(by_url);
-    let source =
-        source.ok_or_else(|| Refused(format!("there is no source `{text}`; see `chartgate source list`")))?;
+    source.ok_or_else(|| Refused(format!("there is no source `{text}`; see `chartgate source list`")))
+}
+
+async fn check_source(parts: &Parts, text: &str) -> Result<Json, Refused> {
+    let source = find_source(parts, text)?;
     let mut row = source_row(parts, &source);
     let registration = parts.directory.client(source.ehr_client).map(|client| client.registration());
     row["discovery"] = discover(parts, &source.server(), registration.as_ref()).await?;

@@ -121,6 +121,8 @@ struct ConnectionShape {
     patient_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<Json>,
 }
 
 impl ConnectionShape {
@@ -130,6 +132,7 @@ impl ConnectionShape {
             attempt: AttemptShape::new(connection, connection.created_at),
             patient_id: patient.map(|patient| patient.patient_id),
             missing: None,
+            records: None,
         })
     }
 }
@@ -181,6 +184,21 @@ impl Announcements {
         }
         self.outbox.emit(change, fact(connection, EventKind::ConnectionGaps, now), |change| {
             Ok(ConnectionShape { missing: Some(missing), ..ConnectionShape::new(change, connection)? })
+        })
+    }
+
+    /// Records of a connection could not all be read: of which types, and what is known of them.
+    pub fn incomplete(
+        &self,
+        change: &mut Change<'_>,
+        connection: &Connection,
+        missing: Vec<String>,
+        records: Json,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.outbox.emit(change, fact(connection, EventKind::ConnectionGaps, now), |change| {
+            let shape = ConnectionShape::new(change, connection)?;
+            Ok(ConnectionShape { missing: Some(missing), records: Some(records), ..shape })
         })
     }
 

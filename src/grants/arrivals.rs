@@ -267,7 +267,11 @@ impl Grants {
                 launcher.settle(change, &returned, landing)?;
                 let issued = Entry::Issued { refreshable: grant.refresh_token.is_some() };
                 issue(change, connection.id, grant, grants.keep_alive_of(&connection))?;
-                change.put(PULLS_WANTED, &connection.id.to_bytes(), &PullWanted { since: now });
+                change.put(
+                    PULLS_WANTED,
+                    &connection.id.to_bytes(),
+                    &PullWanted { since: now, by_schedule: false },
+                );
                 for (at, entry) in way.into_iter().chain([(now, issued)]) {
                     history::note(change, connection.id, at, entry, None)?;
                 }

@@ -128,6 +128,9 @@ impl Grant {
 pub struct PullWanted {
     /// Since when.
     pub since: Timestamp,
+    /// Its time has come, and nobody asked for it: what has changed is enough.
+    #[serde(default)]
+    pub by_schedule: bool,
 }
 json_value!(PullWanted);
 

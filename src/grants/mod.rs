@@ -30,7 +30,7 @@ use crate::id::ConnectionId;
 use crate::shutdown::Shutdown;
 use crate::smart::launch::Probe;
 use crate::smart::scopes::ScopeSet;
-use crate::smart::{LaunchFailure, Launcher, TokenClient};
+use crate::smart::{FhirBaseUrl, LaunchFailure, Launcher, TokenClient};
 use crate::store::{Store, StoreError};
 
 pub use announcements::{Announcements, AttemptShape, SessionShape};
@@ -130,6 +130,11 @@ impl Grants {
     /// A connection by its id.
     pub async fn connection(&self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
         self.0.store.read(move |view| Connection::find(view, id)).await
+    }
+
+    /// Where a connection's records are read; `None` when its source is gone.
+    pub fn base_of(&self, connection: &Connection) -> Option<FhirBaseUrl> {
+        Some(self.0.directory.source(connection.source)?.server().base.clone())
     }
 
     /// What is told of connections, and the outbox it goes to.

@@ -16,6 +16,8 @@ pub struct Incoming {
     pub companion: bool,
     /// Whose record it says it belongs to: the id of the Patient that `subject`, `patient` or `beneficiary` names.
     pub owner: Option<String>,
+    /// When it was, as far as its own date says: `2026`, `2026-11` or `2026-11-02`.
+    pub date: Option<String>,
 }
 
 /// One page of a search.
@@ -43,13 +45,17 @@ pub enum NotFhir {
 }
 
 #[derive(Deserialize)]
-struct Bundle<'b> {
+struct Bundle<E> {
     #[serde(rename = "resourceType")]
     resource_type: String,
-    #[serde(default)]
+    #[serde(default = "none")]
     link: Option<Vec<Link>>,
-    #[serde(borrow, default)]
-    entry: Option<Vec<&'b RawValue>>,
+    #[serde(default = "none")]
+    entry: Option<Vec<E>>,
+}
+
+fn none<T>() -> Option<T> {
+    None
 }
 
 #[derive(Deserialize)]
@@ -70,38 +76,27 @@ struct Search {
     mode: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Head {
-    #[serde(rename = "resourceType")]
-    resource_type: Option<String>,
-    id: Option<String>,
-}
-
 /// Reads a search result. `total` is ignored: servers disagree about what it counts.
 pub fn read_page(body: &[u8]) -> Result<SearchPage, NotFhir> {
-    let bundle: Bundle<'_> = serde_json::from_slice(body).map_err(|error| kind_of(&error))?;
+    let mut page = SearchPage::default();
+    // Pages are large, so their text is read once; an entry that is none costs another reading, not the others of its page.
+    let bundle = match serde_json::from_slice::<Bundle<Entry<'_>>>(body) {
+        Ok(bundle) => bundle,
+        Err(error) if error.is_data() => apart(body, &mut page)?,
+        Err(_) => return Err(NotFhir::NotJson),
+    };
     if bundle.resource_type != "Bundle" {
         return Err(NotFhir::OtherResource);
     }
-    let mut page = SearchPage::default();
     for entry in bundle.entry.unwrap_or_default() {
-        // One bad record must not cost the others of its page.
-        let Ok(entry) = serde_json::from_str::<Entry<'_>>(entry.get()) else {
-            page.unreadable += 1;
-            continue;
-        };
         let mode = entry.search.and_then(|search| search.mode);
         let Some(resource) = entry.resource else { continue };
-        match read_head(resource) {
-            Some((kind, _)) if kind == "OperationOutcome" => page.withheld += 1,
+        match Incoming::read(resource) {
+            Some(incoming) if incoming.resource_type == "OperationOutcome" => page.withheld += 1,
             _ if mode.as_deref() == Some("outcome") => page.withheld += 1,
-            Some((resource_type, id)) => page.resources.push(Incoming {
-                resource_type,
-                id,
-                json: resource.to_owned(),
-                companion: mode.as_deref() == Some("include"),
-                owner: read_owner(resource),
-            }),
+            Some(incoming) => {
+                page.resources.push(Incoming { companion: mode.as_deref() == Some("include"), ..incoming });
+            }
             None => page.unreadable += 1,
         }
     }
@@ -110,57 +105,141 @@ pub fn read_page(body: &[u8]) -> Result<SearchPage, NotFhir> {
     Ok(page)
 }
 
+/// The same bundle entry by entry; what is no entry is counted.
+fn apart<'b>(body: &'b [u8], page: &mut SearchPage) -> Result<Bundle<Entry<'b>>, NotFhir> {
+    let bundle: Bundle<&'b RawValue> = serde_json::from_slice(body).map_err(|error| kind_of(&error))?;
+    let mut entries = Vec::new();
+    for entry in bundle.entry.unwrap_or_default() {
+        match serde_json::from_str(entry.get()) {
+            Ok(entry) => entries.push(entry),
+            Err(_) => page.unreadable += 1,
+        }
+    }
+    Ok(Bundle { resource_type: bundle.resource_type, link: bundle.link, entry: Some(entries) })
+}
+
 /// Reads one resource of the wanted type.
 pub fn read_resource(body: &[u8], wanted: &str) -> Result<Incoming, NotFhir> {
     let json: &RawValue = serde_json::from_slice(body).map_err(|_| NotFhir::NotJson)?;
-    match read_head(json) {
-        Some((resource_type, id)) if resource_type == wanted => {
-            let owner = Some(id.clone()).filter(|_| resource_type == "Patient").or_else(|| read_owner(json));
-            Ok(Incoming { resource_type, id, json: json.to_owned(), companion: false, owner })
-        }
+    match Incoming::read(json) {
+        Some(incoming) if incoming.resource_type == wanted => Ok(incoming),
         _ => Err(NotFhir::OtherResource),
     }
 }
 
-fn read_head(resource: &RawValue) -> Option<(String, String)> {
-    let head: Head = serde_json::from_str(resource.get()).ok()?;
-    let resource_type = head.resource_type.filter(|kind| is_name(kind, 64))?;
-    let id = match (resource_type.as_str(), head.id) {
-        ("OperationOutcome", id) => id.unwrap_or_default(),
-        (_, id) => id.filter(|id| !id.is_empty() && id.len() <= 256)?,
-    };
-    Some((resource_type, id))
+/// What is looked at in a resource, all in one reading of its text. Whatever may have an odd form stays text.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'r> {
+    resource_type: Option<String>,
+    id: Option<String>,
+    #[serde(borrow)]
+    subject: Option<&'r RawValue>,
+    #[serde(borrow)]
+    patient: Option<&'r RawValue>,
+    #[serde(borrow)]
+    beneficiary: Option<&'r RawValue>,
+    #[serde(borrow)]
+    recorded_date: Option<&'r RawValue>,
+    #[serde(borrow)]
+    onset_date_time: Option<&'r RawValue>,
+    #[serde(borrow)]
+    effective_date_time: Option<&'r RawValue>,
+    #[serde(borrow)]
+    effective_period: Option<&'r RawValue>,
+    #[serde(borrow)]
+    occurrence_date_time: Option<&'r RawValue>,
+    #[serde(borrow)]
+    performed_date_time: Option<&'r RawValue>,
+    #[serde(borrow)]
+    performed_period: Option<&'r RawValue>,
+    #[serde(borrow)]
+    authored_on: Option<&'r RawValue>,
+    #[serde(borrow)]
+    date: Option<&'r RawValue>,
+    #[serde(borrow)]
+    start_date: Option<&'r RawValue>,
+    #[serde(borrow)]
+    status_date: Option<&'r RawValue>,
+    #[serde(borrow)]
+    period: Option<&'r RawValue>,
+    #[serde(borrow)]
+    created: Option<&'r RawValue>,
+    #[serde(borrow)]
+    issued: Option<&'r RawValue>,
 }
 
-/// The Patient that a resource names as its own, when it names one of this server. A Patient is its own.
-fn read_owner(resource: &RawValue) -> Option<String> {
+impl Incoming {
+    /// Takes a resource's own words for what it is. `None` when it does not say it.
+    pub fn read(resource: &RawValue) -> Option<Self> {
+        let head: Head<'_> = serde_json::from_str(resource.get()).ok()?;
+        let (owner, date) = (head.owner(), head.date());
+        let resource_type = head.resource_type.filter(|kind| is_name(kind, 64))?;
+        let id = match (resource_type.as_str(), head.id) {
+            ("OperationOutcome", id) => id.unwrap_or_default(),
+            (_, id) => id.filter(|id| !id.is_empty() && id.len() <= 256)?,
+        };
+        Some(Self { resource_type, id, json: resource.to_owned(), companion: false, owner, date })
+    }
+}
+
+impl Head<'_> {
+    /// The Patient that the resource names as its own, when it names one of this server. A Patient is its own.
+    fn owner(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Reference {
+            reference: Option<String>,
+        }
+        if self.resource_type.as_deref() == Some("Patient") {
+            return self.id.clone();
+        }
+        let mut references = [self.subject, self.patient, self.beneficiary].into_iter().flatten();
+        references.find_map(|value| {
+            let reference = serde_json::from_str::<Reference>(value.get()).ok()?.reference?;
+            let path = reference.split(['?', '#']).next()?.split("/_history").next()?.to_owned();
+            let (rest, id) = path.rsplit_once('/')?;
+            (rest == "Patient" || rest.ends_with("/Patient")).then(|| id.to_owned())
+        })
+    }
+
+    /// The first date that is there, in the order in which they say when something was.
+    fn date(&self) -> Option<String> {
+        let places = [
+            self.recorded_date,
+            self.onset_date_time,
+            self.effective_date_time,
+            self.effective_period,
+            self.occurrence_date_time,
+            self.performed_date_time,
+            self.performed_period,
+            self.authored_on,
+            self.date,
+            self.start_date,
+            self.status_date,
+            self.period,
+            self.created,
+            self.issued,
+        ];
+        places.into_iter().flatten().find_map(day)
+    }
+}
+
+/// The day of a FHIR date, or of the start of a period; less than a day when the text says less.
+fn day(value: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
-    struct Names<'n> {
-        #[serde(rename = "resourceType")]
-        resource_type: Option<String>,
-        id: Option<String>,
-        #[serde(borrow)]
-        subject: Option<&'n RawValue>,
-        #[serde(borrow)]
-        patient: Option<&'n RawValue>,
-        #[serde(borrow)]
-        beneficiary: Option<&'n RawValue>,
+    struct Period {
+        start: Option<String>,
     }
-    #[derive(Deserialize)]
-    struct Reference {
-        reference: Option<String>,
-    }
-    let names: Names<'_> = serde_json::from_str(resource.get()).ok()?;
-    if names.resource_type.as_deref() == Some("Patient") {
-        return names.id;
-    }
-    let mut references = [names.subject, names.patient, names.beneficiary].into_iter().flatten();
-    references.find_map(|value| {
-        let reference = serde_json::from_str::<Reference>(value.get()).ok()?.reference?;
-        let path = reference.split(['?', '#']).next()?.split("/_history").next()?.to_owned();
-        let (rest, id) = path.rsplit_once('/')?;
-        (rest == "Patient" || rest.ends_with("/Patient")).then(|| id.to_owned())
-    })
+    let text = value.get();
+    let text = if text.starts_with('{') {
+        serde_json::from_str::<Period>(text).ok()?.start?
+    } else {
+        text.strip_prefix('"')?.strip_suffix('"')?.to_owned()
+    };
+    let day = text.get(..text.len().min(10))?;
+    let parts: Vec<&str> = day.split('-').collect();
+    let plain = parts.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    (plain && parts[0].len() == 4 && matches!(day.len(), 4 | 7 | 10)).then(|| day.to_owned())
 }
 
 fn is_name(text: &str, most: usize) -> bool {
@@ -187,6 +266,27 @@ mod tests {
         assert_eq!(kinds, [("L-1", false), ("9", true)]);
         assert!(page.resources[0].json.get().contains("1.10"));
         assert_eq!((page.next.as_deref(), page.withheld, page.unreadable), (Some("b?x=%3D%3D"), 1, 2));
+    }
+
+    #[test]
+    fn a_resource_says_whose_it_is_and_when_it_was() {
+        let check = |json: &str, owner: Option<&str>, date: Option<&str>| {
+            let raw: &RawValue = serde_json::from_str(json).expect("json");
+            let read = Incoming::read(raw).expect("a resource");
+            assert_eq!((read.owner.as_deref(), read.date.as_deref()), (owner, date), "{json}");
+        };
+        check(r#"{"resourceType":"Patient","id":"p","birthDate":"1990-01-01"}"#, Some("p"), None);
+        check(
+            r#"{"resourceType":"Goal","id":"1","subject":{"reference":"https://ehr.example/r4/Patient/p/_history/2"},"startDate":"2026"}"#,
+            Some("p"),
+            Some("2026"),
+        );
+        check(
+            r#"{"resourceType":"Encounter","id":"1","period":{"start":"2026-11-02T08:00:00Z"}}"#,
+            None,
+            Some("2026-11-02"),
+        );
+        check(r#"{"resourceType":"Encounter","id":"1","period":7,"subject":[],"issued":"soon"}"#, None, None);
     }
 
     #[test]

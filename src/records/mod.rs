@@ -3,6 +3,8 @@
 mod bundle;
 mod export;
 mod fetch;
+mod links;
+mod pace;
 mod plans;
 mod pulls;
 mod queries;

@@ -14,6 +14,9 @@ pub(super) const RECORDS: Table<StoredRecord> = Table::new("records.v1");
 /// Under patient and position: what changed, in the order in which the store noticed.
 pub(super) const RECORD_ORDER: Table<OrderEntry> = Table::new("record_order.v1");
 
+/// Records that their source showed earlier and no longer does, and since when; they are kept. Under the record's key.
+pub(super) const RECORDS_GONE: Table<Timestamp> = Table::new("records_gone.v1");
+
 /// One FHIR resource as last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
@@ -85,28 +88,46 @@ fn take_text(bytes: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf8(text.to_vec()).ok()?, rest))
 }
 
-/// Keeps a page of resources, as part of a write. An unchanged one is left as it is; a changed one gets a new position.
-/// Says how many were new or changed.
+/// What became of a resource that was to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It was not there before.
+    New,
+    /// It has other text than before.
+    Changed,
+    /// It is there, word for word.
+    Same,
+}
+
+/// Keeps a page of resources, each with the digest of its name, as part of a write. An unchanged one is left as it is; a
+/// changed one gets a new position. Says what became of each. `marked`: some records of the connection are marked as gone,
+/// and what has come back is so no longer.
 pub(super) fn keep(
     change: &mut Change<'_>,
     patient: PatientKey,
     connection: ConnectionId,
     now: Timestamp,
-    incoming: Vec<Incoming>,
-) -> Result<usize, StoreError> {
+    incoming: Vec<([u8; 16], Incoming)>,
+    marked: bool,
+) -> Result<Vec<Kept>, StoreError> {
     let prefix = patient.to_bytes();
     let last = change.keys(RECORD_ORDER, &Range::of(&prefix).descending().limit(1))?;
     let last = last.first().and_then(|key| position_of(key)).unwrap_or(0);
     // Positions are times, so that "since" is a range; two in one microsecond, or a clock set back, just count on.
     let mut next = u64::try_from(now.millis()).unwrap_or(0).saturating_mul(1000).max(last + 1);
-    let mut kept = 0;
-    for resource in incoming {
-        let key = record_key(change.vault(), connection, &resource.resource_type, &resource.id);
+    let mut kept = Vec::with_capacity(incoming.len());
+    for (name, resource) in incoming {
+        let key = record_key(connection, name);
         let json = String::from(Box::<str>::from(resource.json));
         let mut digest = [0; 16];
         digest.copy_from_slice(&sha256(json.as_bytes())[..16]);
-        if let Some(old) = change.get(RECORDS, &key)? {
+        if marked {
+            change.remove(RECORDS_GONE, &key);
+        }
+        let old = change.get(RECORDS, &key)?;
+        if let Some(old) = &old {
             if old.digest == digest {
+                kept.push(Kept::Same);
                 continue;
             }
             change.remove(RECORD_ORDER, &order_key(patient, old.position));
@@ -122,9 +143,23 @@ pub(super) fn keep(
         };
         change.put(RECORDS, &key, &record);
         next += 1;
-        kept += 1;
+        kept.push(if old.is_some() { Kept::Changed } else { Kept::New });
     }
     Ok(kept)
+}
+
+/// A digest of a record's name within its connection.
+pub(super) fn name_digest(vault: &Vault, resource_type: &str, id: &str) -> [u8; 16] {
+    vault.digest(&[b"record", resource_type.as_bytes(), id.as_bytes()])
+}
+
+/// Whether a record of this name is kept.
+pub(super) fn is_kept(
+    reader: &impl Reader,
+    connection: ConnectionId,
+    name: [u8; 16],
+) -> Result<bool, StoreError> {
+    reader.has(RECORDS, &record_key(connection, name))
 }
 
 /// One record by its own id.
@@ -134,7 +169,7 @@ pub(super) fn find(
     resource_type: &str,
     id: &str,
 ) -> Result<Option<StoredRecord>, StoreError> {
-    reader.get(RECORDS, &record_key(reader.vault(), connection, resource_type, id))
+    reader.get(RECORDS, &record_key(connection, name_digest(reader.vault(), resource_type, id)))
 }
 
 /// Removes all records of a patient, as part of the patient's erasure.
@@ -142,6 +177,7 @@ pub(super) fn erase(change: &mut Change<'_>, patient: PatientKey) -> Result<(), 
     let prefix = patient.to_bytes();
     for (key, entry) in change.rows(RECORD_ORDER, &Range::of(&prefix))? {
         change.remove(RECORDS, &entry.record);
+        change.remove(RECORDS_GONE, &entry.record);
         change.remove(RECORD_ORDER, &key);
     }
     Ok(())
@@ -155,10 +191,10 @@ pub(super) fn position_of(order_key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(order_key.get(16..)?.try_into().ok()?))
 }
 
-fn record_key(vault: &Vault, connection: ConnectionId, resource_type: &str, id: &str) -> [u8; 32] {
+pub(super) fn record_key(connection: ConnectionId, name: [u8; 16]) -> [u8; 32] {
     let mut key = [0; 32];
     key[..16].copy_from_slice(&connection.to_bytes());
-    key[16..].copy_from_slice(&vault.digest(&[b"record", resource_type.as_bytes(), id.as_bytes()]));
+    key[16..].copy_from_slice(&name);
     key
 }
 

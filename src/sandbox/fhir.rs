@@ -180,7 +180,7 @@ impl Sandbox {
             .because("the scope is missing")
     }
 
-    fn fhir_fault(&self, fault: FhirFaultKind, incoming: &Incoming) -> Reply {
+    pub(super) fn fhir_fault(&self, fault: FhirFaultKind, incoming: &Incoming) -> Reply {
         let retry_after = || self.state().faults.retry_after_value(self.now());
         match fault {
             FhirFaultKind::Status(401) => self.invalid_token("switched"),

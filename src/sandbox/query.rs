@@ -179,7 +179,7 @@ pub(super) fn check<'q>(
     }
     let own = traits.finds_own_patient && resource_type == "Patient";
     if id.is_none() && !own {
-        check_required(resource_type, form, patient, traits.strict_searches)?;
+        check_required(resource_type, form, patient, traits)?;
     }
     let with_provenance = match form.one("_revinclude") {
         None => false,
@@ -208,7 +208,7 @@ pub(super) fn check<'q>(
 }
 
 /// The parameters without which a type's search is refused.
-fn check_required(resource_type: &str, form: &Form, patient: &str, strict: bool) -> Result<(), Rejected> {
+fn check_required(resource_type: &str, form: &Form, patient: &str, traits: &Traits) -> Result<(), Rejected> {
     if resource_type == "Patient" {
         let enough = ["identifier", "name", "family", "given", "birthdate"];
         return if enough.iter().any(|name| form.one(name).is_some()) {
@@ -231,8 +231,12 @@ fn check_required(resource_type: &str, form: &Form, patient: &str, strict: bool)
     if named.strip_prefix("Patient/").unwrap_or(named) != patient {
         return Err(Rejected::OtherPatient);
     }
+    let broad = form.one("category").or(form.one("code")).is_none();
+    if traits.observations_by_category && resource_type == "Observation" && broad {
+        return Err("Observation needs category or code (59108)".into());
+    }
     match resource_type {
-        _ if !strict => Ok(()),
+        _ if !traits.strict_searches => Ok(()),
         "CarePlan" if form.one("category").is_none() => Err("category must be provided with patient".into()),
         "RelatedPerson" => match form.one("-relationship-level") {
             Some(

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::Sandbox;
+use super::faults::FhirFaultKind;
 use super::fhir::{Access, bad_request, forbidden_record};
 use super::population::Resource;
 use super::query::{Query, Rejected, check, last_two};
@@ -23,6 +24,9 @@ impl Sandbox {
             Ok(found) => found,
             Err(text) => return bad_request(text),
         };
+        if offset.is_some() && self.state().faults.page_lapsed() {
+            return bad_request("-pageContext is no longer valid").faulty();
+        }
         let form = Form::parse(plain.as_bytes());
         let query = match check(resource_type, &form, &access.grant.patient_id, self.personality.traits()) {
             Ok(query) => query,
@@ -73,6 +77,12 @@ impl Sandbox {
                 }
                 matches.push(resource);
             }
+        }
+        let names = |resource: &&Resource| format!("{}/{}", resource.resource_type, resource.id);
+        if faults.inexpressible.is_some()
+            && matches.iter().any(|one| Some(names(one)) == faults.inexpressible)
+        {
+            return self.fhir_fault(FhirFaultKind::Status(500), incoming).faulty();
         }
         let total = (next.is_none() && offset.is_none()).then_some(matches.len());
         let mut links =

@@ -98,6 +98,7 @@ fn the_shipped_file_needs_only_a_public_address() {
     assert_eq!(config.store.cache, ByteSize::mib(64));
     assert_eq!(config.launch.attempt_lifetime, Duration::from_hours(1));
     assert_eq!(config.pull.parallel_per_source, 4);
+    assert_eq!(config.pull.every, Duration::from_hours(24));
     assert_eq!((config.fhir.parallel_per_source, config.fhir.cors_origins.len()), (16, 0));
     assert_eq!(config.master_key_path(), None);
     let names: Vec<_> = config.workspaces.iter().map(|workspace| workspace.name.as_str()).collect();

@@ -113,6 +113,13 @@ pub struct Faults {
     /// Search results carry an OperationOutcome entry with code `suppressed`.
     #[serde(skip_serializing_if = "is_off")]
     pub suppressed_outcome_entry: bool,
+    /// A search page that would show this resource (`Type/id`) answers 500, as that of a server which cannot express one of
+    /// its records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inexpressible: Option<String>,
+    /// `next` links are no longer good (400) when so many pages have been given out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages_lapse_after: Option<u32>,
     /// The first page of a search is empty but has a `next` link.
     #[serde(skip_serializing_if = "is_off")]
     pub empty_page_with_next: bool,
@@ -175,6 +182,21 @@ impl Faults {
                 self.wall_clock(now).after(Duration::from_secs(wanted.seconds)).http_date()
             }
         })
+    }
+
+    /// Whether a later page is still given out; counts it.
+    pub(super) fn page_lapsed(&mut self) -> bool {
+        match &mut self.pages_lapse_after {
+            Some(0) => {
+                self.pages_lapse_after = None;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
     }
 
     /// The fault for one resource type, if any.

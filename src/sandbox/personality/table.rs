@@ -42,6 +42,7 @@ pub(super) const GENERIC: Traits = Traits {
     refused_token: RefusedToken::Outcome,
     finds_own_patient: true,
     strict_searches: false,
+    observations_by_category: false,
     searches_by_post: true,
 };
 
@@ -83,6 +84,7 @@ pub(super) const EPIC: Traits = Traits {
     error_style: ErrorStyle::NullDescription,
     refused_token: RefusedToken::EmptyText,
     finds_own_patient: false,
+    observations_by_category: true,
     ..GENERIC
 };
 

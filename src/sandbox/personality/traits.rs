@@ -68,6 +68,8 @@ pub(in crate::sandbox) struct Traits {
     pub finds_own_patient: bool,
     /// Searches follow Oracle Health's rules; else those of US Core, and what is not known is let pass.
     pub strict_searches: bool,
+    /// A search for Observations that names neither a category nor a code is refused.
+    pub observations_by_category: bool,
     /// Searches by POST to `{type}/_search` are known. Oracle Health documents none.
     pub searches_by_post: bool,
 }

@@ -222,6 +222,8 @@ struct Head {
     #[serde(default, rename = "securityContext")]
     security_context: Value,
     #[serde(default)]
+    target: Value,
+    #[serde(default)]
     name: Value,
 }
 
@@ -244,7 +246,8 @@ impl Head {
     fn owner(&self) -> Option<String> {
         let elements =
             [&self.subject, &self.patient, &self.beneficiary, &self.task_for, &self.security_context];
-        elements.into_iter().find_map(|element| {
+        // A Provenance names whatever it is about, the patient among the rest.
+        elements.into_iter().chain(self.target.as_array().into_iter().flatten()).find_map(|element| {
             let mut segments =
                 element["reference"].as_str()?.split('/').skip_while(|part| *part != "Patient");
             segments.nth(1).filter(|id| !id.is_empty()).map(str::to_owned)

@@ -67,6 +67,8 @@ pub struct Progress {
     pub lines: Vec<(String, u64)>,
     /// Whether all have.
     pub finished: bool,
+    /// What the hospital shares and could not be read this time.
+    pub unread: Vec<String>,
 }
 
 /// The page for an outcome.
@@ -237,7 +239,8 @@ fn progress_region(
     let text = match (progress.finished, total) {
         (false, 0) => words.progress_none,
         (false, _) => words.progress_some,
-        (true, 0) => words.progress_empty,
+        (true, 0) if progress.unread.is_empty() => words.progress_empty,
+        (true, _) if !progress.unread.is_empty() => words.progress_partly,
         (true, _) => words.progress_done,
     };
     html! {
@@ -249,6 +252,10 @@ fn progress_region(
                     dl.counts {
                         @for (name, count) in &progress.lines { div { dt { (name) } dd { (number(*count)) } } }
                     }
+                }
+                @if progress.finished && !progress.unread.is_empty() {
+                    p { (words.progress_unread) }
+                    ul.gaps { @for name in &progress.unread { li { (name) } } }
                 }
             }
         }

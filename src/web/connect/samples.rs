@@ -104,7 +104,7 @@ fn arrival(finished: bool, lines: &[(&str, u64)]) -> Arrival {
     Arrival {
         connection_id: "conn_01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
         patient_name: Some("Maria Luisa Example".into()),
-        progress: Progress { lines: lines.iter().map(named).collect(), finished },
+        progress: Progress { lines: lines.iter().map(named).collect(), finished, unread: Vec::new() },
     }
 }
 
@@ -307,7 +307,7 @@ fn pages_full_of(evil: &str) -> Vec<Rendered> {
     let arrival = || Arrival {
         connection_id: text(),
         patient_name: maybe(),
-        progress: Progress { lines: vec![(text(), 1)], finished: false },
+        progress: Progress { lines: vec![(text(), 1)], finished: true, unread: vec![text()] },
     };
     let result = |outcome| {
         result_page(&ResultPage {
@@ -514,7 +514,11 @@ fn what_is_connected_is_marked_and_can_still_be_chosen() {
 #[test]
 fn finished_progress_tells_the_script_to_stop() {
     let fragment = |finished| {
-        progress_fragment(&Progress { lines: vec![("Visits".into(), 1_200)], finished }, None, &ENGLISH)
+        progress_fragment(
+            &Progress { lines: vec![("Visits".into(), 1_200)], finished, unread: Vec::new() },
+            None,
+            &ENGLISH,
+        )
     };
     let (going, over) = (fragment(false), fragment(true));
     assert!(!going.0.contains("data-finished") && going.0.contains("1,200 so far"));

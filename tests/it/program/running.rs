@@ -32,7 +32,12 @@ async fn body(url: &str) -> String {
 
 /// A running hospital, and a place that has it as its only source; the hospital's document and a key.
 pub async fn with_hospital() -> (Program, Value, Place, Caller) {
-    let hospital = Program::start(&["sandbox", "--port", "0", "--json"]);
+    with_hospital_of(&[]).await
+}
+
+/// The same, with more arguments for the hospital.
+async fn with_hospital_of(more: &[&str]) -> (Program, Value, Place, Caller) {
+    let hospital = Program::start(&[&["sandbox", "--port", "0", "--json"], more].concat());
     let document = hospital.document();
     let place = Place::make();
     let client = json!({
@@ -185,6 +190,87 @@ async fn a_power_cut_right_after_the_patient_came_back_loses_nothing() {
     let counters = control(&document, "GET", "counters", &Value::Null).await;
     assert!(counters["token.refresh_token.ok"].as_u64() >= Some(1), "the token was refreshed: {counters}");
     assert_eq!(caller.connection("amy-7").await["status"], "active");
+    assert_eq!(serving.stop().code, Some(0));
+}
+
+#[tokio::test]
+async fn power_cuts_in_the_middle_of_a_pull_give_nothing_twice_and_lose_nothing() {
+    let (_hospital, document, place, caller) = with_hospital_of(&["--size", "3000"]).await;
+    let source = text(&document, "fhir_base_url");
+    let users = document["users"].as_array().expect("users");
+    let long = json!({ "username": users.last().expect("the large one")["username"] });
+    control(&document, "POST", "auto-approve", &long).await;
+    let serving = place.serve();
+    let (_, link) = caller.journey("ben-3", source).await;
+    let undisturbed = caller.complete("ben-3", &link).await;
+    assert!(undisturbed.len() >= 3_000, "{}", undisturbed.len());
+    let answered = async || {
+        let counters = control(&document, "GET", "counters", &Value::Null).await;
+        let counters = counters.as_object().cloned().unwrap_or_default();
+        let pages = counters
+            .iter()
+            .filter(|(name, _)| name.starts_with("fhir.") && name.split('.').next_back() == Some("ok"));
+        pages.filter_map(|(_, count)| count.as_u64()).sum::<u64>()
+    };
+    let whole = answered().await;
+    control(&document, "DELETE", "log", &Value::Null).await;
+
+    let (_, link) = caller.journey("amy-7", source).await;
+    let mut serving = serving;
+    let mut cuts = 0;
+    while cuts < 4 {
+        // A few pages more than at the last cut, whichever they are.
+        let reached = answered().await + whole / 6;
+        while answered().await < reached {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(serving.kill().code, None, "ended by a signal");
+        cuts += 1;
+        serving = place.serve();
+    }
+    let resumed = caller.complete("amy-7", &link).await;
+    assert_eq!(resumed, undisturbed, "the same person's records, each once");
+    let pages = answered().await;
+    // What was on its way when the power went, at most four pages each time, and the Patient is read first.
+    assert!(pages <= whole + cuts * 6, "{pages} pages instead of {whole}: it went on where it was");
+    assert_eq!(serving.stop().code, Some(0));
+}
+
+#[tokio::test]
+async fn what_a_pull_could_not_get_is_reported_and_reading_can_be_held() {
+    let (_hospital, document, place, caller) = with_hospital().await;
+    control(&document, "POST", "faults", &json!({ "fhir": {"Goal": {"status": 403}} })).await;
+    let serving = place.serve();
+    let (_, link) = caller.journey("amy-7", text(&document, "fhir_base_url")).await;
+    caller.complete("amy-7", &link).await;
+    let id = text(&caller.connection("amy-7").await, "id").to_owned();
+    let report = place.ask(&["pulls", &id]).ok();
+    assert_eq!(report["state"], "partial", "{report}");
+    let types = report["types"].as_array().expect("a list");
+    let row = |name: &str| types.iter().find(|row| row["type"] == name).expect("a row");
+    assert_eq!(row("Goal")["state"], "forbidden", "{report}");
+    assert!(row("Goal")["note"].as_str().is_some_and(|note| note.contains("403")), "{report}");
+    assert!(row("Observation")["count"].as_u64() > Some(0) && row("Observation")["oldest"].is_string());
+    assert!(report["next_at"].is_string(), "{report}");
+    let words = place.run(&["pulls", &id]);
+    assert!(words.out.contains("forbidden") && words.out.contains("Observation"), "{words:?}");
+
+    assert_eq!(place.ask(&["pulls", "pause"]).ok()["state"], "held");
+    assert_eq!(place.ask(&["pulls", "now", &id]).ok()["state"], "wanted");
+    control(&document, "DELETE", "faults", &Value::Null).await;
+    control(&document, "DELETE", "log", &Value::Null).await;
+    assert!(place.ask(&["pulls", &id]).ok()["held_since"].is_string());
+    let counters = control(&document, "GET", "counters", &Value::Null).await;
+    assert!(
+        counters.as_object().is_some_and(|all| all.keys().all(|name| !name.starts_with("fhir."))),
+        "{counters}"
+    );
+    assert_eq!(place.ask(&["pulls", "resume"]).ok()["state"], "goes on");
+    while place.ask(&["pulls", &id]).ok()["state"] != "succeeded" {}
+    let report = place.ask(&["pulls", &id]).ok();
+    assert_eq!(report["earlier"].as_array().map(Vec::len), Some(1), "{report}");
+    place.ask(&["pulls", "resume"]).refused(1, &["not held"]);
+    place.ask(&["pulls", "conn_nobody"]).refused(1, &["no connection"]);
     assert_eq!(serving.stop().code, Some(0));
 }
 

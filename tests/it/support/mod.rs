@@ -5,8 +5,12 @@ mod list_server;
 mod log;
 mod receiver;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use bytes::Bytes;
+use chartgate::body::Body;
 
 use chartgate::app::{App, Ground};
 use chartgate::clock::{Clock, Timestamp};
@@ -18,12 +22,15 @@ use chartgate::outbound::{Outbound, OutboundSettings};
 use chartgate::records::PullSettings;
 use chartgate::sandbox::population::Population;
 use chartgate::sandbox::{Personality, RegisteredClient, Sandbox, SandboxOptions};
-use chartgate::server::Transport;
+use chartgate::server::{self, Peer, RequestBody, Transport};
 use chartgate::shutdown::Shutdown;
 use chartgate::smart::FhirBaseUrl;
 use chartgate::smart::server::Overrides;
 use chartgate::store::{MasterKey, OpenError, Opening, Store};
 use chartgate::workspaces::NewApiKeyTerms;
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::HeaderValue;
+use hyper::{Request, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -35,9 +42,13 @@ pub use receiver::{Delivery, Reaction, Receiver};
 pub const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 pub const SYNTHETIC_SECRET: &str = "a secret of no importance";
 
+/// Answers to be given as they are, by what stands behind the FHIR base and before the query.
+pub type Answers = Arc<Mutex<HashMap<String, Vec<u8>>>>;
+
 /// The synthetic hospital of a test.
 pub struct Hospital {
     pub sandbox: Arc<Sandbox>,
+    pub answers: Answers,
     pub base: String,
     control: String,
     shutdown: Shutdown,
@@ -60,8 +71,31 @@ impl Hospital {
         .expect("a hospital");
         let shutdown = Shutdown::default();
         let (served, stop) = (Arc::clone(&sandbox), shutdown.clone());
-        shutdown.spawn(async move { chartgate::cli::serve_sandbox(served, vec![listener], &stop).await });
-        Self { base: sandbox.fhir_base_url(), control: sandbox.control_url(), sandbox, shutdown }
+        let answers = Answers::default();
+        let prepared = Arc::clone(&answers);
+        let below = url::Url::parse(&sandbox.fhir_base_url()).expect("a url").path().to_owned();
+        let handler = move |peer: Peer, request: Request<RequestBody>| {
+            let path = request.uri().path().strip_prefix(&below).unwrap_or_default();
+            let answer = prepared.lock().expect("no panic inside").get(path.trim_start_matches('/')).cloned();
+            let sandbox = Arc::clone(&served);
+            async move {
+                match answer {
+                    Some(bytes) => fhir_answer(bytes),
+                    None => sandbox.handle(peer.address, request).await,
+                }
+            }
+        };
+        let drain = Duration::from_secs(2);
+        shutdown.spawn(async move {
+            let limits = server::Limits::default();
+            server::serve(vec![listener], Transport::Plain, limits, handler, &stop, drain).await;
+        });
+        Self { base: sandbox.fhir_base_url(), control: sandbox.control_url(), sandbox, answers, shutdown }
+    }
+
+    /// From now on the FHIR server answers to `what` (`Observation`, `Binary/7`) with these bytes.
+    pub fn answers(&self, what: &str, bytes: impl Into<Vec<u8>>) {
+        self.answers.lock().expect("no panic inside").insert(what.to_owned(), bytes.into());
     }
 
     /// Turns fault switches on.
@@ -107,6 +141,13 @@ impl Hospital {
     pub fn users(&self) -> Vec<chartgate::sandbox::SandboxUser> {
         self.sandbox.users()
     }
+}
+
+fn fhir_answer(bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(bytes)).map_err(Into::into).boxed_unsync());
+    let json = HeaderValue::from_static("application/fhir+json");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+    response
 }
 
 impl Drop for Hospital {
@@ -161,6 +202,11 @@ impl Default for Setup {
             pulls: PullSettings {
                 backoff: Duration::from_millis(1),
                 longest_backoff: Duration::from_millis(5),
+                longest_rest: Duration::from_millis(20),
+                rate: 1_000_000,
+                burst: 1_000_000,
+                // Tests move the clock by days.
+                every: Duration::ZERO,
                 page_bytes: 4 << 20,
                 ..PullSettings::default()
             },

@@ -135,5 +135,11 @@ fn progress(pull: Option<&Pull>) -> Progress {
         let count = u64::try_from(report.count).unwrap_or(u64::MAX);
         (ENGLISH.record_kind(&report.resource_type).to_owned(), count)
     });
-    Progress { lines: lines.collect(), finished: pull.state.is_over() }
+    // What is missing of documents' files is no kind of its own to a patient whose documents are there.
+    let lacking = pull.types.iter().filter(|report| RESOURCE_TYPES.contains(&report.resource_type.as_str()));
+    let lacking = lacking.filter(|report| matches!(report.state, TypeState::Failed | TypeState::Partial));
+    let mut unread: Vec<String> =
+        lacking.map(|report| ENGLISH.record_kind(&report.resource_type).to_owned()).collect();
+    unread.dedup();
+    Progress { lines: lines.collect(), finished: pull.state.is_over(), unread }
 }

@@ -119,6 +119,8 @@ pub const ENGLISH: Words = Words {
     progress_none: "Records are on their way. The first ones usually arrive within a minute.",
     progress_some: "Records are arriving: {count} so far.",
     progress_done: "All here: {count} records.",
+    progress_partly: "So far {count} records have arrived, and some are missing.",
+    progress_unread: "The hospital’s system did not give us all of these. We try again by ourselves; you need not do anything.",
     progress_empty: "The hospital has no records to share yet. New ones will follow.",
     progress_refresh: "Refresh",
     gaps: "Connected to {hospital}, with gaps",

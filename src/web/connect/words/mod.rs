@@ -96,6 +96,8 @@ pub struct Words {
     pub(in crate::web) progress_none: &'static str,
     pub(in crate::web) progress_some: &'static str,
     pub(in crate::web) progress_done: &'static str,
+    pub(in crate::web) progress_partly: &'static str,
+    pub(in crate::web) progress_unread: &'static str,
     pub(in crate::web) progress_empty: &'static str,
     pub(in crate::web) progress_refresh: &'static str,
     pub(in crate::web) gaps: &'static str,
