@@ -20,6 +20,8 @@ const LONGEST_WAIT = 2000; // ms from the last letter to results
 const KEYS = 90; // ms between two letters
 
 const [program, pictures] = process.argv.slice(2);
+const data = process.env.CHARTGATE_TEST_DATA;
+delete process.env.CHARTGATE_TEST_DATA; // the program takes no setting that it does not know
 
 /** The same numbers every time. */
 let seed = 20_261_127;
@@ -81,7 +83,6 @@ const command = (...words) => {
 };
 
 function load() {
-  const data = process.env.CHARTGATE_TEST_DATA;
   const lists = data ? files(path.join(data, "directory")) : [path.join(folder, "brands.json")];
   if (!data) writeFileSync(lists[0], bundle());
   for (const vendor of ["epic", "athenahealth", "eclinicalworks"]) {
