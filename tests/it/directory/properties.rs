@@ -170,7 +170,7 @@ fn any_text_can_be_searched() {
         yes: false,
     };
     let imported = directory.import(request, list.as_bytes(), ImportLimits::default());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(imported).expect("imported");
     let typed = prop_oneof![
         "\\PC{0,60}",
