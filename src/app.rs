@@ -21,7 +21,8 @@ use crate::crypto::{Algorithm, Random};
 use crate::directory::{
     Directory, DirectoryError, FreshList, LaunchTarget, NewEhrClient, NewSource, SourceRequests,
 };
-use crate::events::{Outbox, WebhookSettings, Webhooks};
+use crate::events::{Accesses, Outbox, WebhookSettings, Webhooks};
+use crate::exports::{ExportSettings, Exports};
 use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
 use crate::grants::{Announcements, Grants};
 use crate::http::{
@@ -113,6 +114,8 @@ pub struct Parts {
     pub workspaces: Workspaces,
     /// Their keys.
     pub api_keys: ApiKeys,
+    /// Patients.
+    pub patients: Patients,
     /// Journeys.
     pub sessions: Sessions,
     /// Where to connect.
@@ -133,8 +136,12 @@ pub struct Parts {
     pub grants: Grants,
     /// Records.
     pub records: Records,
+    /// Bringing records elsewhere.
+    pub exports: Exports,
     /// Reading live.
     pub proxy: Proxy,
+    /// Who read what.
+    pub accesses: Accesses,
     /// Who is told of events.
     pub webhooks: Webhooks,
     /// The signal to stop.
@@ -233,7 +240,8 @@ impl App {
             waiting_per_source: live.waiting_per_source as usize,
             cors_origins: live.cors_origins.clone(),
         };
-        let proxy = Proxy::new(settings, outbound.clone(), grants.clone(), clock.clone());
+        let accesses = Accesses::new(store.clone(), shutdown.clone());
+        let proxy = Proxy::new(settings, outbound.clone(), grants.clone(), accesses.clone(), clock.clone());
         let webhooks = Webhooks::new(
             store.clone(),
             clock.clone(),
@@ -244,18 +252,27 @@ impl App {
             shutdown.clone(),
         );
         let workspaces = Workspaces::new(store.clone(), clock.clone(), random.clone());
+        let exports = Exports::new(
+            store.clone(),
+            clock.clone(),
+            workspaces.clone(),
+            exports(&config),
+            shutdown.clone(),
+        );
         let api_keys = ApiKeys::new(store.clone(), clock.clone(), random.clone(), shutdown.clone());
+        let patients = Patients::new(store.clone(), clock.clone(), random.clone());
         let sessions = Sessions::new(store.clone(), clock.clone(), random.clone());
         let api = Api {
             store: store.clone(),
             clock: clock.clone(),
             api_keys: api_keys.clone(),
             limits: ApiLimits::new(&config.api),
-            patients: Patients::new(store.clone(), clock.clone(), random.clone()),
+            patients: patients.clone(),
             sessions: sessions.clone(),
             directory: directory.clone(),
             grants: grants.clone(),
             records: records.clone(),
+            accesses: accesses.clone(),
             webhooks: webhooks.clone(),
             public_url: config.public_url.clone(),
             session_lifetime: config.launch.session_lifetime,
@@ -284,6 +301,7 @@ impl App {
             outbound,
             workspaces,
             api_keys,
+            patients,
             sessions,
             directory,
             source_requests,
@@ -294,7 +312,9 @@ impl App {
             backups,
             grants,
             records,
+            exports,
             proxy,
+            accesses,
             webhooks,
             shutdown,
             api,
@@ -317,6 +337,10 @@ impl App {
         parts.records.pulls().start();
         parts.grants.start_erasing();
         parts.webhooks.start();
+        parts.exports.start();
+        if let Some(keep) = parts.config.records.keep_after_end {
+            parts.records.start_retention(keep, &parts.shutdown);
+        }
         parts.grants.start_schedule();
         parts.data_keys.start();
         parts.backups.start();
@@ -348,7 +372,13 @@ impl App {
         if matches!(route, Ok(Route::Jwks)) && request.method() == Method::GET {
             self.note_fetch(&peer, request.headers());
         }
-        let span = tracing::info_span!("request", id = request_id.as_str(), route = name);
+        // A live read that succeeds has a line of its own when its body has ended, with the same id.
+        let live = matches!(route, Ok(Route::Fhir(..)));
+        let span = if live {
+            tracing::debug_span!("request", id = request_id.as_str(), route = name)
+        } else {
+            tracing::info_span!("request", id = request_id.as_str(), route = name)
+        };
         let started = parts.clock.now();
         let routed = AssertUnwindSafe(self.route(peer, route, request, &request_id)).catch_unwind();
         let answer = routed.instrument(span.clone()).await.unwrap_or_else(|_| {
@@ -361,7 +391,14 @@ impl App {
         });
         let status = answer.status().as_u16();
         let took = parts.clock.now().since(started).as_millis();
-        span.in_scope(|| tracing::info!(status, ms = took, encrypted = peer.encrypted, "answered"));
+        if live && status < 400 {
+            tracing::debug!(status, ms = took, encrypted = peer.encrypted, "answered");
+        } else if live {
+            let request = request_id.as_str();
+            tracing::info!(request, route = name, status, ms = took, encrypted = peer.encrypted, "answered");
+        } else {
+            span.in_scope(|| tracing::info!(status, ms = took, encrypted = peer.encrypted, "answered"));
+        }
         let secure = parts.config.public_url.is_secure();
         answer.finish(&request_id, if secure { HeaderPolicy::Secure } else { HeaderPolicy::Loopback })
     }
@@ -665,6 +702,17 @@ impl Parts {
     pub fn base_fits(base: &FhirBaseUrl, environment: Environment) -> bool {
         environment == Environment::Sandbox || base.origin().starts_with("https://")
     }
+}
+
+fn exports(config: &Config) -> Vec<ExportSettings> {
+    let exports = config.exports.iter().map(|export| ExportSettings {
+        name: export.name.clone(),
+        workspace: export.workspace.clone(),
+        directory: export.directory.clone(),
+        gzip: export.gzip,
+        every: export.every,
+    });
+    exports.collect()
 }
 
 fn fresh_lists(config: &Config) -> Vec<FreshList> {

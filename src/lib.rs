@@ -10,6 +10,7 @@ pub mod control;
 pub mod crypto;
 pub mod directory;
 pub mod events;
+pub mod exports;
 pub mod fhir;
 pub mod grants;
 pub mod http;

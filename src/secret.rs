@@ -1,20 +1,21 @@
 //! Values that must never be printed. A secret is a type without `Display` and with a `Debug` that says nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// Text that must not reach a log, an error, a page or a metric. Wiped from memory when dropped.
+/// Text that must not reach a log, an error, a page or a metric. Clones share it; it is wiped from memory with the last.
 ///
 /// It serializes in clear, because the store seals what it writes; nothing else in the program serializes one.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     /// Takes the text over.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The text itself; the name makes each use easy to find in a review.

@@ -13,6 +13,7 @@ use hyper::header::{ACCEPT_ENCODING, CONTENT_DISPOSITION, CONTENT_ENCODING, Head
 
 use crate::api::{Api, ApiRequest, patients, records};
 use crate::body::BodyError;
+use crate::events::Interaction;
 use crate::http::{Answer, Problem};
 use crate::records::{Export, ExportQuery};
 
@@ -43,6 +44,8 @@ pub async fn export(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer,
         Some(_) => return Err(Problem::invalid("gzip", "`gzip` must be true or false.")),
     };
     let patient = patients::known(api, request, id).await?;
+    let place = api.accesses.place().await?;
+    records::note(api, request, &patient, Interaction::Export, records::kind(&wanted.types), place);
     let export = api.records.export(patient, wanted);
     let mut answer = match packing {
         Packing::Plain => Answer::stream(NDJSON, body(plain(export))),

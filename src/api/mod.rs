@@ -30,7 +30,7 @@ use serde_json::json;
 use crate::clock::Clock;
 use crate::config::PublicUrl;
 use crate::directory::Directory;
-use crate::events::Webhooks;
+use crate::events::{Accesses, Webhooks};
 use crate::grants::Grants;
 use crate::http::{Answer, Problem, Route};
 use crate::records::Records;
@@ -64,6 +64,8 @@ pub struct Api {
     pub grants: Grants,
     /// What was read.
     pub records: Records,
+    /// Who read what.
+    pub accesses: Accesses,
     /// Who is told of events.
     pub webhooks: Webhooks,
     /// Our own address, for links.

@@ -3,9 +3,10 @@
 use crate::api::wire::{WireRecord, WireRecords};
 use crate::api::{Api, ApiRequest, ok, patients};
 use crate::clock::Timestamp;
+use crate::events::{AccessEntry, Interaction, Place, Subject};
 use crate::http::{Answer, Problem, ProblemKind};
 use crate::records::{CursorError, PageQuery, Position};
-use crate::workspaces::{Caller, ResourceType};
+use crate::workspaces::{Caller, Patient, ResourceType};
 
 /// `GET /patients/{id}/records`: its page size is `count`, and it has cursors both ways.
 pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, Problem> {
@@ -25,6 +26,8 @@ pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, P
         (None, None) => ("starting_after", Position::First),
     };
     let patient = patients::known(api, request, id).await?;
+    let place = api.accesses.place().await?;
+    let kind = kind(&types);
     let found = api.records.page(&patient, PageQuery { types, since, position, count }).await;
     let page = found.map_err(|error| match error {
         CursorError::Unknown => Problem::invalid(
@@ -33,11 +36,37 @@ pub async fn page(api: &Api, request: &ApiRequest, id: &str) -> Result<Answer, P
         ),
         CursorError::Store(error) => error.into(),
     })?;
+    note(api, request, &patient, Interaction::Page, kind, place);
     let data = page.records.into_iter().map(|record| WireRecord {
         source: record.source.map(|source| source.to_string()),
         resource: record.resource,
     });
     Ok(ok(&WireRecords::new(patient.patient_id, data.collect(), page.next, page.previous)))
+}
+
+/// Types as the record of accesses has them.
+pub fn kind(types: &[String]) -> String {
+    if types.is_empty() { "*".to_owned() } else { types.join(",") }
+}
+
+/// Records that what is kept of a patient is handed out.
+pub fn note(
+    api: &Api,
+    request: &ApiRequest,
+    patient: &Patient,
+    interaction: Interaction,
+    kind: String,
+    place: Place,
+) {
+    place.note(AccessEntry {
+        at: api.clock.now(),
+        key: request.caller.key,
+        workspace: request.caller.workspace,
+        subject: Subject::Patient(patient.key),
+        interaction,
+        kind: kind.into(),
+        status: 200,
+    });
 }
 
 /// A date, or a date and time with its offset.

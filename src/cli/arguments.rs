@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::backup::{Backup, Restore};
 use crate::cli::directory::{ActivationName, DirectoryTask};
+use crate::cli::export::ExportTask;
 use crate::cli::keys::KeysTask;
 use crate::config::{AuthMethod, Environment, SmartVersion};
 use crate::crypto::Algorithm;
@@ -56,6 +57,9 @@ pub enum Task {
     /// Keys: those that sign towards EHRs, and those that seal the database
     #[command(subcommand)]
     Keys(KeysTask),
+    /// The database
+    #[command(subcommand)]
+    Store(StoreTask),
     /// What lapses next: certificate, API keys, patients' grants
     Calendar {
         /// Look so many days ahead
@@ -69,6 +73,20 @@ pub enum Task {
     },
     /// What was read of a patient's records at a hospital, and what could not be; or read now, or hold reading
     Pulls(PullsArguments),
+    /// Who read whose records, the latest first
+    Accesses {
+        /// A connection's id, `conn_…`; with --workspace a patient's id in your app
+        whose: String,
+        /// The workspace of the patient
+        #[arg(long, value_name = "NAME")]
+        workspace: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        last: usize,
+    },
+    /// Records brought to other systems, as the configuration's [[export]] says
+    #[command(subcommand)]
+    Export(ExportTask),
     /// Published lists of hospitals and practices, for patients to search
     #[command(subcommand)]
     Directory(DirectoryTask),
@@ -92,6 +110,13 @@ pub enum Task {
         /// The code, such as K7QF-2M9D
         reference: String,
     },
+}
+
+/// `store`
+#[derive(Debug, Subcommand)]
+pub enum StoreTask {
+    /// Give the space of what was removed back to the disk; the appliance must be stopped
+    Compact,
 }
 
 /// `demo`

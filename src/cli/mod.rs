@@ -7,6 +7,7 @@ mod backup;
 mod certificate;
 mod demo;
 mod directory;
+mod export;
 mod init;
 mod keys;
 mod manual;

@@ -6,14 +6,14 @@ use serde_json::Value as Json;
 
 use crate::app::{App, Ground};
 use crate::cli::arguments::{
-    ApiKeyTask, Arguments, EhrClientTask, PullsArguments, PullsTask, SourceTask, Task,
+    ApiKeyTask, Arguments, EhrClientTask, PullsArguments, PullsTask, SourceTask, StoreTask, Task,
 };
 use crate::cli::certificate::Certificate;
-use crate::cli::{Failure, backup, demo, directory, init, keys, manual, output, service};
+use crate::cli::{Failure, backup, demo, directory, export, init, keys, manual, output, service};
 use crate::clock::Clock;
 use crate::config::{Config, Layers};
 use crate::control::directory::DirectoryCommand;
-use crate::control::{self, Command, PullsCommand, Refused};
+use crate::control::{self, AccessesOf, Command, PullsCommand, Refused};
 use crate::crypto::Random;
 use crate::records::PullSettings;
 use crate::secret::Secret;
@@ -49,9 +49,18 @@ pub fn run(arguments: Arguments, environment: Vec<(String, String)>) -> Result<(
         Task::Source(task) => on_threads(command(layers, source(task), json)),
         Task::EhrClient(task) => on_threads(command(layers, ehr_client(task)?, json)),
         Task::Keys(task) => on_threads(keys::run(layers, task, json)),
+        Task::Store(StoreTask::Compact) => compact(&layers, json),
         Task::Calendar { days } => on_threads(command(layers, Command::Calendar { days }, json)),
         Task::Ledger { connection } => on_threads(ledger(layers, connection, json)),
         Task::Pulls(arguments) => on_threads(pulls(layers, arguments, json)),
+        Task::Accesses { whose, workspace, last } => {
+            let subject = match workspace {
+                Some(workspace) => AccessesOf::Patient { workspace, patient_id: whose },
+                None => AccessesOf::Connection(whose),
+            };
+            on_threads(command(layers, Command::Accesses { subject, most: last }, json))
+        }
+        Task::Export(task) => on_threads(export::run(layers, task, json)),
         Task::Directory(task) => on_threads(directory::run(layers, task, json)),
         Task::Backup(arguments) => on_threads(backup::back_up(layers, arguments, json)),
         Task::Restore(arguments) => on_threads(backup::restore(layers, arguments, json)),
@@ -335,6 +344,20 @@ pub fn stop_on_signal(shutdown: &Shutdown) {
 
 pub async fn command(layers: Layers, command: Command, json: bool) -> Result<(), Failure> {
     let answer = Reached::new(load(&layers)?).ask(command).await?;
+    if json {
+        output::json(&answer);
+    } else {
+        output::answer(&answer);
+    }
+    Ok(())
+}
+
+/// Gives the space of what was removed back.
+fn compact(layers: &Layers, json: bool) -> Result<(), Failure> {
+    let store = open_store(&load(layers)?, false)?;
+    output::note("compacting; it takes a minute for each few gigabytes");
+    let done = store.compact().map_err(|error| Failure::Failed(error.to_string()))?;
+    let answer = serde_json::json!({ "bytes_before": done.before, "bytes_after": done.after });
     if json {
         output::json(&answer);
     } else {

@@ -14,7 +14,7 @@ use super::error::{ConfigError, ConfigErrors, Place};
 const PREFIX: &str = "CHARTGATE_";
 
 /// Tables that stand in a list. Environment and command line address an entry by its name.
-const LISTS: [&str; 4] = ["workspace", "ehr_client", "source", "directory_list"];
+pub(super) const LISTS: [&str; 5] = ["workspace", "ehr_client", "source", "directory_list", "export"];
 
 /// Where the settings are taken from.
 #[derive(Clone, Default)]

@@ -3,6 +3,7 @@
 
 mod address;
 mod error;
+mod exports;
 mod layers;
 mod network;
 mod quantity;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 pub use self::address::{BadAddress, PublicUrl, check_endpoint, check_fhir_base};
 pub use self::error::{ConfigError, ConfigErrors, Place};
+pub use self::exports::ExportSettings;
 pub use self::layers::Layers;
 pub use self::network::{BadNetwork, Network};
 pub use self::quantity::{BadQuantity, ByteSize, format_duration, parse_duration};
@@ -23,8 +25,8 @@ use self::reader::{Report, Section};
 pub use self::registrations::{DirectoryListSettings, EhrClientSettings, SourceSettings, WorkspaceSettings};
 pub use self::sections::{
     ApiSettings, BackupSettings, FhirSettings, GrantSettings, LaunchSettings, Limits, ListenSettings,
-    Listener, LogSettings, MasterKeySettings, OutboundSettings, PullSettings, SigningSettings, StoreSettings,
-    TlsFiles, WebhookSettings,
+    Listener, LogSettings, MasterKeySettings, OutboundSettings, PullSettings, RecordSettings,
+    SigningSettings, StoreSettings, TlsFiles, WebhookSettings,
 };
 pub use self::types::{AuthMethod, Environment, Keyword, SigningAlgorithm, SmartVersion, TlsMode, Vendor};
 
@@ -66,6 +68,8 @@ pub struct Config {
     pub backup: BackupSettings,
     /// Reading records.
     pub pull: PullSettings,
+    /// Records that are kept.
+    pub records: RecordSettings,
     /// The live FHIR proxy.
     pub fhir: FhirSettings,
     /// `live`, `sandbox`, then those listed.
@@ -76,6 +80,8 @@ pub struct Config {
     pub sources: Vec<SourceSettings>,
     /// Lists of the directory that are fetched on a schedule.
     pub directory_lists: Vec<DirectoryListSettings>,
+    /// Where records are brought to.
+    pub exports: Vec<ExportSettings>,
     /// What works but should be changed; sentences for the log, without values.
     pub warnings: Vec<String>,
     /// systemd's folder of credentials for this service.
@@ -118,9 +124,11 @@ impl Config {
         let grants = root.table("grants", GrantSettings::read);
         let backup = root.table("backup", BackupSettings::read);
         let pull = root.table("pull", PullSettings::read);
+        let records = root.table("records", |section| Some(RecordSettings::read(section)));
         let fhir = root.table("fhir", FhirSettings::read);
         let workspaces = registrations::read_workspaces(root);
         let directory_lists = registrations::read_directory_lists(root);
+        let exports = exports::read(root, &workspaces);
         let (ehr_clients, sources) = registrations::read_clients_and_sources(root, &workspaces);
         if let (Some(public_url), Some(listen)) = (&public_url, &listen) {
             compare(root, public_url, &listen.public);
@@ -142,11 +150,13 @@ impl Config {
             grants: grants?,
             backup: backup?,
             pull: pull?,
+            records: records?,
             fhir: fhir?,
             workspaces,
             ehr_clients,
             sources,
             directory_lists,
+            exports,
             warnings: Vec::new(),
             credentials,
         })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use figment::value::{Dict, Value};
 
 use super::error::{ConfigError, ConfigErrors, Place, nearest, variable};
-use super::layers::{Merged, Origins, slug};
+use super::layers::{LISTS, Merged, Origins, slug};
 use super::rules::{Raw, Rule};
 
 /// What the sections report to while they are read.
@@ -143,11 +143,7 @@ fn join(section: &str, key: &str) -> String {
 /// A section's path without the number or name of the entry: all entries of a list know the same keys.
 fn pattern(section: &str) -> String {
     let list = section.split(['[', '.']).next().unwrap_or_default();
-    if ["workspace", "ehr_client", "source", "directory_list"].contains(&list) {
-        list.to_owned()
-    } else {
-        section.to_owned()
-    }
+    if LISTS.contains(&list) { list.to_owned() } else { section.to_owned() }
 }
 
 /// One table while it is read.

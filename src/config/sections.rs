@@ -179,6 +179,13 @@ pub struct PullSettings {
     pub parallel_per_source: u32,
 }
 
+/// Records that are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordSettings {
+    /// How long they are kept after their connection has ended; without it until they are erased.
+    pub keep_after_end: Option<Duration>,
+}
+
 /// Reading live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FhirSettings {
@@ -414,6 +421,13 @@ impl PullSettings {
             return None;
         }
         Some(Self { every: every?, parallel_per_source: parallel? })
+    }
+}
+
+impl RecordSettings {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let span = HOUR..=HOUR * 24 * 3660;
+        Self { keep_after_end: section.optional(&rules::duration("keep_after_end", span, "\"30d\"")) }
     }
 }
 

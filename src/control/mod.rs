@@ -1,9 +1,11 @@
 //! Operating a box: the commands that change or show its state, and the local socket through which they reach a running
 //! appliance, since only one process can hold the store.
 
+mod accesses;
 mod backup;
 mod calendar;
 pub mod directory;
+mod exports;
 mod keys;
 mod pulls;
 mod storage_keys;
@@ -35,6 +37,8 @@ use crate::smart::{EhrServer, FhirBaseUrl, Registration};
 use crate::store::{Reader as _, StoreError};
 use crate::workspaces::{ApiKey, KeyScope, NewApiKeyTerms, ResourceType};
 
+pub use accesses::AccessesOf;
+pub use exports::ExportsCommand;
 pub use keys::KeysCommand;
 pub use pulls::PullsCommand;
 
@@ -155,6 +159,15 @@ pub enum Command {
     },
     /// About pulls.
     Pulls(PullsCommand),
+    /// Tells who read whose records.
+    Accesses {
+        /// `conn_…`, or the app's own patient id with its workspace.
+        subject: AccessesOf,
+        /// At most so many, the latest.
+        most: usize,
+    },
+    /// About exports.
+    Exports(ExportsCommand),
     /// About the directory.
     Directory(DirectoryCommand),
     /// Tells what happened under a reference code.
@@ -299,6 +312,8 @@ pub async fn execute(parts: &Parts, command: Command) -> Result<Json, Refused> {
         Command::Calendar { days } => calendar::calendar(parts, days).await,
         Command::Ledger { connection } => calendar::ledger(parts, &connection).await,
         Command::Pulls(command) => Box::pin(pulls::execute(parts, command)).await,
+        Command::Accesses { subject, most } => Box::pin(accesses::accesses(parts, subject, most)).await,
+        Command::Exports(command) => Box::pin(exports::execute(parts, command)).await,
         Command::Directory(command) => Box::pin(directory::execute(parts, command)).await,
         Command::Incident { reference } => {
             let code = ReferenceCode::parse(&reference)

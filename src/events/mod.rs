@@ -2,6 +2,7 @@
 //! of each connection, and the outbox of webhooks. It stands above the rooms that cause events, because a change and its
 //! events are one transaction.
 
+mod accesses;
 mod delivery;
 mod endpoints;
 pub mod history;
@@ -13,6 +14,7 @@ mod retention;
 mod signature;
 mod webhooks;
 
+pub use accesses::{AccessEntry, Accesses, Interaction, Place, Subject, TrailFull};
 pub use delivery::{DELAYS, Keep, RedeliverError};
 pub use endpoints::{EarlierSecret, EndpointStatus, SigningSecret, WebhookEndpoint};
 pub use incidents::{INCIDENTS, Incident};

@@ -30,6 +30,7 @@ use hyper::{Method, Response, StatusCode};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::events::history::RefreshedBy;
+use crate::events::{Accesses, Interaction};
 use crate::grants::{Access, Grants};
 use crate::id::{ConnectionId, Id as _, WorkspaceId};
 use crate::outbound::{Outbound, OutboundError, StreamCall};
@@ -85,6 +86,7 @@ struct Inner {
     clock: Clock,
     outbound: Outbound,
     grants: Grants,
+    accesses: Accesses,
     settings: ProxySettings,
     cors: Cors,
     turns: Turns,
@@ -125,13 +127,20 @@ struct Question {
 
 impl Proxy {
     /// Over the parts it uses.
-    pub fn new(settings: ProxySettings, outbound: Outbound, grants: Grants, clock: Clock) -> Self {
+    pub fn new(
+        settings: ProxySettings,
+        outbound: Outbound,
+        grants: Grants,
+        accesses: Accesses,
+        clock: Clock,
+    ) -> Self {
         let turns = Turns::new(settings.parallel_per_source, settings.waiting_per_source, PATIENCE);
         let cors = Cors::new(settings.cors_origins.clone());
         Self(Arc::new(Inner {
             clock,
             outbound,
             grants,
+            accesses,
             settings,
             cors,
             turns,
@@ -161,20 +170,26 @@ impl Proxy {
         if self.owner(connection).await? != Some(request.caller.workspace) {
             return Err(Refusal::UnknownConnection);
         }
+        let place = self.0.accesses.place().await?;
         let target = Target::parse(&request.path);
         let note = Note {
             clock: self.0.clock.clone(),
             request: request.request_id.clone(),
             key: request.caller.key,
+            workspace: request.caller.workspace,
             connection,
+            interaction: target.as_ref().map_or(Interaction::Other, Target::interaction),
             kind: target.as_ref().map_or("none", Target::name),
             since: self.0.clock.now(),
+            place: Some(place),
         };
         // Whatever is refused from here on is an access that was tried, and is noted like one.
         let mut note = Some(note);
         let answered = self.noted(connection, target, request, &mut note).await;
-        if let (Err(refusal), Some(note)) = (&answered, note) {
-            note.write(refusal.status().as_u16(), 0, "refused");
+        if let (Err(refusal), Some(mut note)) = (&answered, note) {
+            let status = refusal.status().as_u16();
+            note.record(status);
+            note.log(status, 0, "refused");
         }
         answered
     }
@@ -312,8 +327,9 @@ impl Proxy {
         let may_read = |name: &str| ResourceType::parse(name).is_some_and(|one| types.include(one));
         let ours = capability::rewrite(&statement, &own, self.0.cors.is_open(), may_read);
         let ours = ours.ok_or(Refusal::BadCapability)?;
-        if let Some(note) = note.take() {
-            note.write(200, ours.len() as u64, "whole");
+        if let Some(mut note) = note.take() {
+            note.record(200);
+            note.log(200, ours.len() as u64, "whole");
         }
         Ok(refusal::fhir_json(StatusCode::OK, ours))
     }

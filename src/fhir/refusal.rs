@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 
 use crate::body::{Body, full};
+use crate::events::TrailFull;
 use crate::fhir::FHIR_JSON;
 use crate::grants::{AccessError, ConnectionStatus};
 use crate::outbound::OutboundError;
@@ -63,6 +64,9 @@ pub enum Refusal {
     /// The CapabilityStatement is none.
     #[error("the hospital's CapabilityStatement cannot be read")]
     BadCapability,
+    /// Nothing is read that cannot be recorded.
+    #[error(transparent)]
+    Unrecorded(#[from] TrailFull),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,7 +98,7 @@ impl Refusal {
     pub fn into_response(self, request_id: &str) -> Response<Body> {
         let (status, issue, code, text, wait) = self.look();
         if status.is_server_error() {
-            tracing::warn!(code, cause = %self, "live read failed");
+            tracing::warn!(request = request_id, code, cause = %self, "live read failed");
         } else {
             tracing::debug!(code, "live read refused");
         }
@@ -245,6 +249,13 @@ impl Refusal {
                 "exception",
                 "bad-capability-statement",
                 "The hospital's CapabilityStatement could not be read. Reading resources may work all the same.",
+            ),
+            Self::Unrecorded(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "transient",
+                "not-recorded",
+                "Each access is recorded, and too many wait for the disk. Try again in a while.".to_owned(),
+                Some(10),
             ),
             Self::Store(_) => plain(
                 StatusCode::INTERNAL_SERVER_ERROR,

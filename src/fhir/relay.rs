@@ -11,10 +11,11 @@ use tokio::time::{Instant, Sleep};
 
 use crate::body::BodyError;
 use crate::clock::{Clock, Timestamp};
+use crate::events::{AccessEntry, Interaction, Place, Subject};
 use crate::fhir::gunzip::Gunzip;
 use crate::fhir::links::LinkStream;
 use crate::fhir::turns::Turn;
-use crate::id::{ApiKeyId, ConnectionId};
+use crate::id::{ApiKeyId, ConnectionId, WorkspaceId};
 
 /// What one answer may take.
 #[derive(Debug, Clone, Copy)]
@@ -40,21 +41,39 @@ pub(super) enum Cut {
     Packing,
 }
 
-/// One line of the log for one access, and later one entry of the audit trail: who, which connection, what kind, how it
-/// went. No id of the record, no query, no content.
+/// One access: an entry in the record of accesses, and a line of the log. Who, which connection, what kind, how it went;
+/// no id of the record, no query, no content.
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) clock: Clock,
     pub(super) request: String,
     pub(super) key: ApiKeyId,
+    pub(super) workspace: WorkspaceId,
     pub(super) connection: ConnectionId,
+    pub(super) interaction: Interaction,
     pub(super) kind: &'static str,
     pub(super) since: Timestamp,
+    /// Taken when the access is recorded.
+    pub(super) place: Option<Place>,
 }
 
 impl Note {
-    /// Writes the line.
-    pub(super) fn write(&self, status: u16, bytes: u64, end: &str) {
+    /// Records the access, before anything of the answer is passed on.
+    pub(super) fn record(&mut self, status: u16) {
+        let Some(place) = self.place.take() else { return };
+        place.note(AccessEntry {
+            at: self.since,
+            key: self.key,
+            workspace: self.workspace,
+            subject: Subject::Connection(self.connection),
+            interaction: self.interaction,
+            kind: self.kind.into(),
+            status,
+        });
+    }
+
+    /// Writes the line, when the answer has ended.
+    pub(super) fn log(&self, status: u16, bytes: u64, end: &str) {
         let took = self.clock.now().since(self.since).as_millis();
         tracing::info!(
             request = self.request.as_str(),
@@ -91,7 +110,8 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(source: Incoming, bounds: Bounds, status: u16, note: Note, turn: Turn) -> Self {
+    pub(super) fn new(source: Incoming, bounds: Bounds, status: u16, mut note: Note, turn: Turn) -> Self {
+        note.record(status);
         Self {
             source,
             bounds,
@@ -245,6 +265,6 @@ impl Drop for Relay {
             None if self.ended || self.source.is_end_stream() => "whole",
             None => "caller left",
         };
-        self.note.write(self.status, self.passed, end);
+        self.note.log(self.status, self.passed, end);
     }
 }

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 
+use crate::events::Interaction;
 use crate::smart::FhirBaseUrl;
 use crate::workspaces::ResourceType;
 
@@ -68,6 +69,24 @@ impl Target {
             Self::SmartConfiguration => "smart-configuration",
             Self::Base => "base",
             Self::Resource(resource) => resource.resource_type.name(),
+        }
+    }
+
+    /// What it does, for the record of accesses.
+    pub(super) fn interaction(&self) -> Interaction {
+        let Self::Resource(resource) = self else {
+            return if *self == Self::Base { Interaction::Search } else { Interaction::Capabilities };
+        };
+        let mut rest = resource.path.split('/').skip(1);
+        if rest.clone().any(|segment| segment.starts_with('$')) {
+            return Interaction::Operation;
+        }
+        match (rest.next(), rest.next(), rest.next()) {
+            (Some("_history"), ..) | (_, Some("_history"), None) => Interaction::History,
+            (None | Some("_search"), ..) => Interaction::Search,
+            (Some(_), None | Some("_history"), _) => Interaction::Read,
+            // A compartment.
+            (Some(_), Some(_), _) => Interaction::Search,
         }
     }
 
@@ -157,6 +176,26 @@ mod tests {
             Some("code=..%2F..&x=/../"),
             "https://h.example/r4/t/Observation?code=..%2F..&x=/../",
         );
+    }
+
+    #[test]
+    fn each_address_has_its_interaction() {
+        let check = |path: &str, expected: Interaction| {
+            let target = Target::parse(path).unwrap_or_else(|| panic!("{path}"));
+            assert_eq!(target.interaction(), expected, "{path}");
+        };
+        check("/metadata", Interaction::Capabilities);
+        check("/", Interaction::Search);
+        check("/Observation", Interaction::Search);
+        check("/Observation/_search", Interaction::Search);
+        check("/Patient/1/Observation", Interaction::Search);
+        check("/Patient/1/Observation/_search", Interaction::Search);
+        check("/Patient/1", Interaction::Read);
+        check("/Patient/1/_history/2", Interaction::Read);
+        check("/Patient/1/_history", Interaction::History);
+        check("/Patient/_history", Interaction::History);
+        check("/Patient/1/$everything", Interaction::Operation);
+        check("/Observation/$lastn", Interaction::Operation);
     }
 
     #[test]

@@ -124,6 +124,17 @@ impl Connection {
         Ok(found)
     }
 
+    /// Connections of everybody, after one of them, oldest first.
+    pub fn after(
+        reader: &impl Reader,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError> {
+        let beyond = after.map(|after| after.to_bytes().to_vec());
+        let rows = reader.rows(CONNECTIONS, &Range::of(b"").beyond(beyond).limit(limit))?;
+        Ok(rows.into_iter().map(|(_, connection)| connection).collect())
+    }
+
     /// Forgets the connection, as part of its patient's erasure.
     pub fn remove(&self, change: &mut Change<'_>) {
         change.remove(CONNECTIONS, &self.id.to_bytes());

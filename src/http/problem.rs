@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
+use crate::events::TrailFull;
 use crate::fhir;
 use crate::http::{Answer, RequestId};
 use crate::store::StoreError;
@@ -228,6 +229,13 @@ impl Problem {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         answer
+    }
+}
+
+impl From<TrailFull> for Problem {
+    fn from(error: TrailFull) -> Self {
+        let message = "Each access is recorded, and too many wait for the disk. Try again in a while.";
+        Self::new(ProblemKind::Database, message).caused_by(error)
     }
 }
 

@@ -156,8 +156,16 @@ fn classify(error: &Error, host: &str) -> OutboundError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::BodyExt as _;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use rustls::pki_types::PrivateKeyDer;
+
     use super::*;
     use crate::outbound::OutboundSettings;
+    use crate::shutdown::Shutdown;
 
     fn call(uri: &str) -> StreamCall {
         StreamCall {
@@ -167,6 +175,63 @@ mod tests {
             body: Bytes::new(),
             within: Duration::from_secs(10),
         }
+    }
+
+    /// A server behind TLS that speaks HTTP/2; its address, its authority, and how many connections it has had.
+    async fn http2_server(bytes: usize) -> (String, Vec<u8>, Arc<AtomicUsize>) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("the usual versions").with_no_client_auth();
+        let mut config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a server");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("https://localhost:{}", listener.local_addr().expect("an address").port());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        Shutdown::default().spawn(async move {
+            let tasks = Shutdown::default();
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let acceptor = acceptor.clone();
+                tasks.spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let answer = service_fn(move |request: Request<Incoming>| async move {
+                        let authorized =
+                            request.headers().get("authorization").is_some_and(|one| one == "Bearer x");
+                        let length = if authorized { bytes } else { 0 };
+                        Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(vec![
+                            7;
+                            length
+                        ]))))
+                    });
+                    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
+                });
+            }
+        });
+        (base, made.cert.pem().into_bytes(), connections)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_http2_is_asked_in_it_over_one_connection() {
+        let (base, authority, connections) = http2_server(3 << 20).await;
+        let settings = OutboundSettings { extra_authorities: Some(authority), ..OutboundSettings::default() };
+        let outbound = Outbound::new(&settings).expect("a client");
+        let ask = async |number: usize| {
+            let mut call = call(&format!("{base}/Binary/{number}"));
+            call.headers.insert("authorization", HeaderValue::from_static("Bearer x"));
+            let answer = outbound.stream(call, Reach::Loopback).await.expect("an answer");
+            assert_eq!(answer.version(), hyper::Version::HTTP_2);
+            answer.into_body().collect().await.expect("a whole body").to_bytes().len()
+        };
+        assert_eq!(ask(0).await, 3 << 20);
+        let many = futures_util::future::join_all((1..20).map(ask)).await;
+        assert_eq!(many, [3 << 20; 19]);
+        assert_eq!(connections.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

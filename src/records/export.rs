@@ -7,7 +7,7 @@ use crate::records::Records;
 use crate::records::queries::{Sources, floor_of, wants};
 use crate::records::stored::{RECORD_ORDER, RECORDS, order_key, position_of, raw};
 use crate::records::text::with_patient_id;
-use crate::store::{Range, Reader as _, Store, StoreError, View};
+use crate::store::{Range, Reader, Store, StoreError, View};
 use crate::workspaces::{Patient, Patients};
 
 /// A piece is complete when it has as many bytes, or when so many entries were looked at.
@@ -42,6 +42,7 @@ pub enum ExportError {
 pub struct Export {
     store: Store,
     reading: Option<Reading>,
+    position: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -49,6 +50,8 @@ struct Reading {
     workspace: WorkspaceId,
     patient: PatientKey,
     patient_id: String,
+    /// Whether each line names the patient.
+    named: bool,
     types: Vec<String>,
     after: Option<u64>,
 }
@@ -60,25 +63,53 @@ impl Records {
             workspace: patient.workspace,
             patient: patient.key,
             patient_id: patient.patient_id,
+            named: false,
             types: query.types,
             after: query.since.map(floor_of),
         };
-        Export { store: self.store.clone(), reading: Some(reading) }
+        Export { store: self.store.clone(), reading: Some(reading), position: None }
     }
 }
 
+/// Whether anything of a patient has changed after a position.
+pub fn changed_after(reader: &impl Reader, patient: PatientKey, position: u64) -> Result<bool, StoreError> {
+    let prefix = patient.to_bytes();
+    let range = Range::of(&prefix).beyond(Some(order_key(patient, position))).limit(1);
+    Ok(!reader.keys(RECORD_ORDER, &range)?.is_empty())
+}
+
 impl Export {
+    /// Begins an export of what has changed after a position, of which each line names the patient:
+    /// `{"patient_id":…,"source":…,"resource":…}`.
+    pub fn after(store: Store, patient: Patient, position: u64) -> Self {
+        let reading = Reading {
+            workspace: patient.workspace,
+            patient: patient.key,
+            patient_id: patient.patient_id,
+            named: true,
+            types: Vec::new(),
+            after: Some(position),
+        };
+        Self { store, reading: Some(reading), position: None }
+    }
+
+    /// The position of the last line so far.
+    pub fn position(&self) -> Option<u64> {
+        self.position
+    }
+
     /// The next lines, each `{"source":…,"resource":…}`; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ExportError> {
         while let Some(mut reading) = self.reading.take() {
-            let (piece, rest) = self
+            let (piece, rest, position) = self
                 .store
                 .read(move |view| {
                     let (piece, more) = reading.piece(view)?;
-                    Ok::<_, ExportError>((piece, more.then_some(reading)))
+                    let position = reading.after;
+                    Ok::<_, ExportError>((piece, more.then_some(reading), position))
                 })
                 .await?;
-            self.reading = rest;
+            (self.reading, self.position) = (rest, position);
             // A piece may be empty because of its filter; an empty chunk would be no line and no end.
             if !piece.is_empty() {
                 return Ok(Some(piece));
@@ -119,13 +150,19 @@ impl Reading {
         sources: &mut Sources,
     ) -> Result<(), StoreError> {
         let Some(record) = view.get(RECORDS, key)? else { return Ok(()) };
+        piece.push(b'{');
+        if self.named {
+            piece.extend_from_slice(b"\"patient_id\":");
+            serde_json::to_writer(&mut *piece, &self.patient_id).expect("text, written to memory");
+            piece.push(b',');
+        }
         match sources.of(view, key)? {
             Some(source) => {
-                piece.extend_from_slice(b"{\"source\":\"");
+                piece.extend_from_slice(b"\"source\":\"");
                 piece.extend_from_slice(source.to_string().as_bytes());
                 piece.extend_from_slice(b"\",\"resource\":");
             }
-            None => piece.extend_from_slice(b"{\"source\":null,\"resource\":"),
+            None => piece.extend_from_slice(b"\"source\":null,\"resource\":"),
         }
         if record.resource_type == "Patient" {
             let text = raw(record.json).ok_or(StoreError::Damaged("records.v1"))?;

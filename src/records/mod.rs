@@ -5,9 +5,11 @@ mod export;
 mod fetch;
 mod links;
 mod pace;
+mod packing;
 mod plans;
 mod pulls;
 mod queries;
+mod retention;
 mod stored;
 mod text;
 
@@ -21,10 +23,12 @@ use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::workspaces::{Patient, Patients, Sessions, forget_patient};
 
-pub use export::{Export, ExportError, ExportQuery};
+pub use export::{Export, ExportError, ExportQuery, changed_after};
 pub use pulls::{Pull, PullSettings, PullState, Pulls, TypeReport, TypeState};
 pub use queries::{CursorError, Page, PageQuery, PageRecord, Position};
 pub use stored::StoredRecord;
+#[cfg(test)]
+pub(crate) use stored::put_at;
 
 /// The record store and the puller that fills it. Clones share both.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::crypto::sha256;
 use crate::id::{ConnectionId, Id as _, PatientKey};
 use crate::records::bundle::Incoming;
+use crate::records::packing;
 use crate::store::{Change, Range, Reader, StoreError, Table, Value, Vault};
 
 /// Records under connection id and a digest of type and id.
@@ -32,16 +33,27 @@ pub struct StoredRecord {
     pub json: String,
 }
 
+/// The first byte of a record on disk. Those of the first format have none: they begin with the position, whose first
+/// byte is nought for the next two thousand years.
+const UNMARKED: u8 = 0;
+const PLAIN: u8 = 1;
+/// Packed with the first dictionary.
+const PACKED: u8 = 2;
+
 impl Value for StoredRecord {
     fn encode(&self, out: &mut Vec<u8>) {
+        let packed = packing::pack(self.json.as_bytes());
+        out.push(if packed.is_some() { PACKED } else { PLAIN });
         out.extend_from_slice(&self.position.to_be_bytes());
         out.extend_from_slice(&self.digest);
         put_text(out, &self.resource_type);
         put_text(out, &self.id);
-        out.extend_from_slice(self.json.as_bytes());
+        out.extend_from_slice(packed.as_deref().unwrap_or(self.json.as_bytes()));
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
+        let format = *bytes.first()?;
+        let bytes = if format == UNMARKED { bytes } else { &bytes[1..] };
         let (position, rest) = bytes.split_at_checked(8)?;
         let (digest, rest) = rest.split_at_checked(16)?;
         let (resource_type, rest) = take_text(rest)?;
@@ -51,8 +63,16 @@ impl Value for StoredRecord {
             id,
             position: u64::from_be_bytes(position.try_into().ok()?),
             digest: digest.try_into().ok()?,
-            json: String::from_utf8(rest.to_vec()).ok()?,
+            json: String::from_utf8(body(format, rest)?).ok()?,
         })
+    }
+}
+
+fn body(format: u8, rest: &[u8]) -> Option<Vec<u8>> {
+    match format {
+        UNMARKED | PLAIN => Some(rest.to_vec()),
+        PACKED => packing::unpack(rest),
+        _ => None,
     }
 }
 
@@ -183,6 +203,29 @@ pub(super) fn erase(change: &mut Change<'_>, patient: PatientKey) -> Result<(), 
     Ok(())
 }
 
+/// Whether anything of a connection is kept.
+pub(super) fn has_any(reader: &impl Reader, connection: ConnectionId) -> Result<bool, StoreError> {
+    let prefix = connection.to_bytes();
+    Ok(!reader.keys(RECORDS, &Range::of(&prefix).limit(1))?.is_empty())
+}
+
+/// Removes some records of a connection; says how many.
+pub(super) fn erase_some(
+    change: &mut Change<'_>,
+    patient: PatientKey,
+    connection: ConnectionId,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let prefix = connection.to_bytes();
+    let rows = change.rows(RECORDS, &Range::of(&prefix).limit(most))?;
+    for (key, record) in &rows {
+        change.remove(RECORD_ORDER, &order_key(patient, record.position));
+        change.remove(RECORDS_GONE, key);
+        change.remove(RECORDS, key);
+    }
+    Ok(rows.len())
+}
+
 pub(super) fn order_key(patient: PatientKey, position: u64) -> Vec<u8> {
     [patient.to_bytes().as_slice(), &position.to_be_bytes()].concat()
 }
@@ -201,4 +244,64 @@ pub(super) fn record_key(connection: ConnectionId, name: [u8; 16]) -> [u8; 32] {
 /// A record's text, ready to be put into an answer.
 pub(super) fn raw(json: String) -> Option<Box<RawValue>> {
     RawValue::from_string(json).ok()
+}
+
+/// Puts a record at a position, for tests of the rooms below.
+#[cfg(test)]
+pub(crate) fn put_at(
+    change: &mut Change<'_>,
+    patient: PatientKey,
+    connection: ConnectionId,
+    position: u64,
+    (resource_type, id, json): (&str, &str, &str),
+) {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(&connection.to_bytes());
+    key[16..].copy_from_slice(&change.vault().digest(&[resource_type.as_bytes(), id.as_bytes()]));
+    let (resource_type, id, json) = (resource_type.to_owned(), id.to_owned(), json.to_owned());
+    let entry = OrderEntry { record: key, resource_type: resource_type.clone() };
+    if let Ok(Some(old)) = change.get(RECORDS, &key) {
+        change.remove(RECORD_ORDER, &order_key(patient, old.position));
+    }
+    change.put(RECORD_ORDER, &order_key(patient, position), &entry);
+    change.put(RECORDS, &key, &StoredRecord { resource_type, id, position, digest: [0; 16], json });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(json: &str) -> StoredRecord {
+        StoredRecord {
+            resource_type: "Observation".to_owned(),
+            id: "o-7".to_owned(),
+            position: 1_793_607_165_000_000,
+            digest: [7; 16],
+            json: json.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_packed_or_not() {
+        for (json, format) in
+            [("{\"a\":1.10}".to_owned(), PLAIN), (format!("[{}]", "1.10,".repeat(99)), PACKED)]
+        {
+            let record = record(&json);
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            assert_eq!((bytes[0], StoredRecord::decode(&bytes)), (format, Some(record)));
+            bytes[0] = 3;
+            assert_eq!(StoredRecord::decode(&bytes), None, "a format of a later program");
+        }
+    }
+
+    #[test]
+    fn a_record_of_the_first_format_is_still_read() {
+        let record = record("{\"a\":1.10}");
+        let mut bytes = record.position.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&record.digest);
+        bytes.extend_from_slice(b"\x00\x0bObservation\x00\x03o-7{\"a\":1.10}");
+        assert_eq!(StoredRecord::decode(&bytes), Some(record));
+        assert_eq!(StoredRecord::decode(&[]), None);
+    }
 }

@@ -261,3 +261,27 @@ async fn what_follows_a_write_runs_after_its_commit_and_not_after_a_failure() {
     assert_eq!(told.try_recv(), Ok((true, true)), "it sees what was written");
     assert!(told.try_recv().is_err(), "a failed write is followed by nothing");
 }
+
+#[tokio::test]
+async fn what_was_removed_leaves_the_file_when_it_is_compacted_and_the_rest_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let opening = opening(&folder);
+    let store = open(&opening);
+    put(&store, b"kept", "kept").await;
+    for row in 0..200_u32 {
+        let text = "long ".repeat(4000);
+        let written = store.write(move |change| {
+            change.put(OTHERS, &row.to_be_bytes(), &note(&text));
+            Ok::<_, StoreError>(())
+        });
+        written.await.expect("written");
+    }
+    let removed = store.write(|change| change.remove_all(OTHERS, b""));
+    assert_eq!(removed.await.expect("written"), 200);
+    let handle = store.clone();
+    assert!(store.compact().is_err(), "somebody else uses it");
+    let compacted = handle.compact().expect("compacted");
+    assert!(compacted.before > 4_000_000 && compacted.after * 3 < compacted.before, "{compacted:?}");
+    assert_eq!(std::fs::metadata(&opening.path).expect("a file").len(), compacted.after);
+    assert_eq!(texts(&open(&opening), &Range::of(b"")), ["kept"]);
+}

@@ -236,6 +236,19 @@ impl Patients {
         reader.get(PATIENTS, &row_key(workspace, key))
     }
 
+    /// Patients of a workspace, oldest first, after one of them, as part of another read.
+    pub fn after(
+        reader: &impl Reader,
+        workspace: WorkspaceId,
+        after: Option<PatientKey>,
+        limit: usize,
+    ) -> Result<Vec<Patient>, StoreError> {
+        let prefix = workspace.to_bytes();
+        let beyond = after.map(|after| row_key(workspace, after));
+        let rows = reader.rows(PATIENTS, &Range::of(&prefix).beyond(beyond).limit(limit))?;
+        Ok(rows.into_iter().map(|(_, patient)| patient).collect())
+    }
+
     fn fresh(&self, workspace: WorkspaceId, new: NewPatient) -> Patient {
         let now = self.clock.now();
         Patient {

@@ -1,10 +1,13 @@
 //! Reading a long record through the real puller, against the store alone taking the same sealed rows in as many
 //! transactions. The time of a pull includes the hospital's, which makes every page on the same cores; its CPU does not.
+//! Then what the records take on disk, and how fast they are exported.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::time::Duration;
 
 use chartgate::id::{ConnectionId, Id as _};
+use chartgate::records::ExportQuery;
 use chartgate::store::{Range, Reader as _, Sealed, StoreError, Table as StoreTable, Value};
 
 use crate::support::{Bench, Browser, Stopwatch, Table, computed, float, folder, median, new_store};
@@ -32,6 +35,7 @@ pub async fn measure(table: &mut Table) {
     let bench = Bench::start(Some(SIZE), 4).await;
     bench.agrees("patient-11").await;
     let (mut pulled, mut inserted) = (Cost::default(), Cost::default());
+    let (mut exported, mut sizes) = (Vec::new(), None);
     let mut commits = 0;
     for round in 0..ROUNDS {
         let store = &bench.app.parts().store;
@@ -39,10 +43,13 @@ pub async fn measure(table: &mut Table) {
         let pull = pull(&bench, &format!("long-{round}")).await;
         commits = usize::try_from(store.commits() - before).expect("not that many");
         let rows = rows(&bench).await;
-        let bytes: usize = rows.iter().map(|row| row.record.1.0.len()).sum();
-        let megabytes = float(bytes as u64) / 1e6;
+        let lines = export(&bench, &format!("long-{round}")).await;
+        let megabytes = float(lines.bytes) / 1e6;
+        exported.push(megabytes / lines.cpu);
         pulled.note(megabytes, pull);
-        inserted.note(megabytes, insert(&rows, commits).await);
+        let (cost, disk) = insert(&rows, commits).await;
+        inserted.note(megabytes, cost);
+        sizes = Some((rows.len() as u64, disk, lines));
         forget(&bench).await;
     }
     for (what, pulled, inserted, unit) in [
@@ -58,6 +65,57 @@ pub async fn measure(table: &mut Table) {
             Some(pulled / inserted >= 0.6),
         );
     }
+    if let Some((count, disk, lines)) = sizes {
+        let each = |bytes: u64| float(bytes) / float(count.max(1));
+        table.row(
+            "bytes on disk for a resource",
+            format!("{:.0} in rows, {:.0} of the file", each(disk.rows), each(disk.file)),
+            format!("text {:.0}, one gzip file {:.0}", each(lines.bytes), each(lines.packed)),
+            format!("{:.2} of the text", float(disk.rows) / float(lines.bytes)),
+            None,
+        );
+    }
+    let rate = median(exported);
+    table.row(
+        "export of 8,000 resources as lines",
+        format!("{rate:.0} MB per CPU second"),
+        "200".to_owned(),
+        format!("{:.2} (≥ 1)", rate / 200.0),
+        Some(rate >= 200.0),
+    );
+}
+
+/// An export of all records: its lines' bytes, those of the same packed as one file, and seconds computed.
+struct Lines {
+    bytes: u64,
+    packed: u64,
+    cpu: f64,
+}
+
+async fn export(bench: &Bench, patient: &str) -> Lines {
+    let parts = bench.app.parts();
+    let workspace = parts.workspaces.named("sandbox").await.expect("read").expect("a workspace");
+    let patient = parts.patients.find(workspace.id, patient).await.expect("read").expect("a patient");
+    let cpu = computed();
+    let mut pieces = Vec::new();
+    let mut export = parts.records.export(patient, ExportQuery::default());
+    while let Some(piece) = export.next().await.expect("read") {
+        pieces.push(piece);
+    }
+    let cpu = computed() - cpu;
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    for piece in &pieces {
+        packer.write_all(piece).expect("memory");
+    }
+    let file = packer.finish().expect("memory").len() as u64;
+    Lines { bytes: pieces.iter().map(|piece| piece.len() as u64).sum(), packed: file, cpu }
+}
+
+/// What the rows take: sealed, with their keys, and as a file of their own.
+#[derive(Clone, Copy)]
+struct Disk {
+    rows: u64,
+    file: u64,
 }
 
 /// Megabytes of records per second, and per second computed.
@@ -114,7 +172,7 @@ async fn rows(bench: &Bench) -> Vec<Row> {
 }
 
 /// Seconds to put these rows into an empty store in `commits` transactions, and seconds computed.
-async fn insert(rows: &[Row], commits: usize) -> (f64, f64) {
+async fn insert(rows: &[Row], commits: usize) -> ((f64, f64), Disk) {
     let folder = folder();
     let store = new_store(folder.path());
     let seal = |row: &Row| -> [(Vec<u8>, Sealed); 2] {
@@ -125,6 +183,7 @@ async fn insert(rows: &[Row], commits: usize) -> (f64, f64) {
         ]
     };
     let sealed: Vec<_> = rows.iter().map(seal).collect();
+    let bytes = sealed.iter().flatten().map(|(key, value)| (key.len() + value.size()) as u64).sum();
     let batches: Vec<_> = sealed.chunks(rows.len().div_ceil(commits)).map(<[_]>::to_vec).collect();
     let (cpu, watch) = (computed(), Stopwatch::start());
     for batch in batches {
@@ -137,7 +196,9 @@ async fn insert(rows: &[Row], commits: usize) -> (f64, f64) {
         });
         written.await.expect("written");
     }
-    (watch.seconds(), computed() - cpu)
+    let cost = (watch.seconds(), computed() - cpu);
+    let file = std::fs::metadata(store.path()).map_or(0, |about| about.len());
+    (cost, Disk { rows: bytes, file })
 }
 
 /// So that each round begins with the same store.

@@ -14,6 +14,7 @@ mod live;
 mod population;
 mod program;
 mod pulls;
+mod retention;
 mod sandbox;
 mod server;
 mod signing_keys;

@@ -3,6 +3,7 @@
 mod backups;
 mod commands;
 mod directory;
+mod exports;
 mod keys;
 mod refusals;
 mod running;

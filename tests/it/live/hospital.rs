@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chartgate::config::Environment;
+use chartgate::control::{self, AccessesOf, Command};
 use chartgate::sandbox::{Personality, RegisteredClient, SmartVersion};
 use chartgate::smart::server::Overrides;
 use chartgate::smart::vendors::VendorProfile;
@@ -326,7 +327,7 @@ async fn only_listed_pages_may_ask_from_a_browser() {
 
 #[tokio::test]
 async fn every_access_is_noted_once_and_without_what_was_read() {
-    let app = TestApp::start().await;
+    let mut app = TestApp::start().await;
     let user = app.hospital.users()[0].clone();
     let connection = app.connected("amy-7", &user.username).await;
     let base = format!("{}/fhir/{connection}", app.origin);
@@ -350,4 +351,29 @@ async fn every_access_is_noted_once_and_without_what_was_read() {
         "{}",
         noted[0]
     );
+    app.api("GET", "/patients/amy-7/records?type=Goal,Condition", Value::Null).await.ok();
+    app.api("GET", "/patients/amy-7/records/export", Value::Null).await;
+    // A stop waits until what was noted is on disk.
+    app.restart().await;
+    let told = async |subject| {
+        let command = Command::Accesses { subject, most: 10 };
+        let told = control::execute(app.app().parts(), command).await.expect("told");
+        let rows = told.as_array().expect("a list").iter().rev();
+        let word = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let rows = rows.map(|row| (word(row, "interaction"), word(row, "type"), row["status"].as_u64()));
+        (rows.collect::<Vec<_>>(), told.to_string())
+    };
+    let row = |interaction: &str, kind: &str, status| (interaction.to_owned(), kind.to_owned(), Some(status));
+    let (live, text) = told(AccessesOf::Connection(connection.clone())).await;
+    let expected = [
+        row("read", "Patient", 200),
+        row("search", "Observation", 200),
+        row("other", "none", 404),
+        row("read", "Goal", 404),
+    ];
+    assert_eq!(live, expected);
+    assert!(!text.contains("MARKER9d") && !text.contains(&*user.patient), "{text}");
+    let patient = AccessesOf::Patient { workspace: "sandbox".to_owned(), patient_id: "amy-7".to_owned() };
+    let (kept, _) = told(patient).await;
+    assert_eq!(kept, [row("page", "Condition,Goal", 200), row("export", "*", 200)]);
 }

@@ -183,3 +183,16 @@ async fn the_code_that_a_patient_reads_out_tells_staff_what_happened() {
     assert_eq!(serving.stop().code, Some(0));
     assert_eq!(place.ask(&["incident", &code]).ok(), told, "also when nothing runs");
 }
+
+#[tokio::test]
+async fn the_store_is_compacted_only_while_nothing_uses_it() {
+    let place = Place::make();
+    let serving = place.serve();
+    place.ask(&["store", "compact"]).refused(3, &["another chartgate process"]);
+    assert_eq!(serving.stop().code, Some(0));
+    let done = place.ask(&["store", "compact"]).ok();
+    let bytes = |name: &str| done[name].as_u64().expect("a number");
+    assert!(bytes("bytes_after") > 0 && bytes("bytes_after") <= bytes("bytes_before"), "{done}");
+    let serving = place.serve();
+    assert_eq!(serving.stop().code, Some(0));
+}
