@@ -108,7 +108,7 @@ pub async fn run(layers: Layers, task: DirectoryTask, json: bool) -> Result<(), 
             let report = if from.starts_with("https://") || from.starts_with("http://") {
                 fetch(&layers, DirectoryCommand::Fetch { list, environment, url: from, yes }).await?
             } else {
-                import_file(&layers, Path::new(&from), list, environment, yes).await?
+                Box::pin(import_file(&layers, Path::new(&from), list, environment, yes)).await?
             };
             show(&report, json);
             return Ok(());
