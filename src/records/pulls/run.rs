@@ -205,7 +205,12 @@ impl Run {
             })
             .await?;
         let granted = granted(&self.connection);
-        let referenced = REFERENCED.into_iter().filter(|name| may(&granted, name, Permissions::READ));
+        // `patient/*` is about the patient's own records; many servers refuse these types under it.
+        let named = |name: &str| {
+            let mut scopes = granted.resources().filter(|scope| scope.resource_type == name);
+            scopes.any(|scope| scope.permissions.contains(Permissions::READ))
+        };
+        let referenced = REFERENCED.into_iter().filter(|name| named(name));
         let turn = Turn {
             run: self,
             begun,
