@@ -219,13 +219,19 @@ fn a_run_whose_unfinished_file_is_gone_begins_anew() {
         let runs = runtime().block_on(async { exports.runs("warehouse", 1).await.expect("runs") });
         runs.into_iter().next()
     };
-    // Until what is written is noted, and its file is not yet in its place.
-    let mut step = 0;
-    while latest().is_none_or(|run| run.bytes == 0) {
-        step += 1;
-        let ended = runtime().block_on(Cut(Box::pin(world.look()), step));
-        assert!(ended.is_none());
-    }
+    // Until what is written is noted. It is asked before the run hears of that, so its file is not yet in its place.
+    runtime().block_on(async {
+        let mut look = std::pin::pin!(world.look());
+        std::future::poll_fn(|context| {
+            let noted = std::thread::scope(|scope| scope.spawn(latest).join().expect("read"));
+            if noted.is_some_and(|run| run.bytes > 0) {
+                return Poll::Ready(());
+            }
+            assert!(look.as_mut().poll(context).is_pending(), "it is not over before that");
+            Poll::Pending
+        })
+        .await;
+    });
     fs::remove_file(world.out().join(".warehouse-000001-full.ndjson.partial")).expect("removed");
     runtime().block_on(world.look()).expect("a run");
     assert_eq!(world.exported(), all_once(&[]));
