@@ -21,9 +21,10 @@ gzip -9n "$staged"/man/*.1
 
 # Debian wants a changelog in its own form; ours is beside it.
 {
-  printf 'chartgate (%s-1) stable; urgency=medium\n\n  * See /usr/share/doc/chartgate/CHANGELOG.md.\n\n' "$version"
+  printf 'chartgate (%s-1) stable; urgency=medium\n\n  * See changelog.gz.\n\n' "$version"
   printf ' -- The Chartgate authors <packages@chartgate.example>  %s\n' "$(git log -1 --format=%cD)"
 } > "$staged/changelog"
+gzip -9nc packaging/CHANGELOG.md > "$staged/upstream-changelog.gz"
 
 name=chartgate-$version-$(uname -m)
 mkdir "$staged/$name"

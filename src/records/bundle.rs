@@ -27,7 +27,7 @@ pub struct SearchPage {
     pub resources: Vec<Incoming>,
     /// The address of the next page, as it came.
     pub next: Option<String>,
-    /// Entries that say that something was held back (`suppressed`), or that were no usable resource.
+    /// Entries that say that something was held back (`suppressed`), or that are outcomes and no OperationOutcome.
     pub withheld: usize,
     /// Entries that could not be read.
     pub unreadable: usize,
@@ -92,7 +92,9 @@ pub fn read_page(body: &[u8]) -> Result<SearchPage, NotFhir> {
         let mode = entry.search.and_then(|search| search.mode);
         let Some(resource) = entry.resource else { continue };
         match Incoming::read(resource) {
-            Some(incoming) if incoming.resource_type == "OperationOutcome" => page.withheld += 1,
+            Some(incoming) if incoming.resource_type == "OperationOutcome" => {
+                page.withheld += usize::from(is_withholding(resource.get()));
+            }
             _ if mode.as_deref() == Some("outcome") => page.withheld += 1,
             Some(incoming) => {
                 page.resources.push(Incoming { companion: mode.as_deref() == Some("include"), ..incoming });
@@ -103,6 +105,38 @@ pub fn read_page(body: &[u8]) -> Result<SearchPage, NotFhir> {
     let links = bundle.link.unwrap_or_default().into_iter();
     page.next = links.filter(|link| link.relation.as_deref() == Some("next")).find_map(|link| link.url);
     Ok(page)
+}
+
+/// Whether an OperationOutcome among results says that some are not there, or may not be. Epic puts one beside most answers:
+/// that nothing was found (4101), or what the user may see (4119). One that says nothing at all is taken for the worse.
+fn is_withholding(outcome: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Outcome {
+        #[serde(default)]
+        issue: Vec<Issue>,
+    }
+    #[derive(Deserialize)]
+    struct Issue {
+        severity: Option<String>,
+        code: Option<String>,
+    }
+    /// Of <http://hl7.org/fhir/R4/valueset-issue-type.html>: what a mere warning of these means is missing results.
+    const MISSING: [&str; 8] = [
+        "suppressed",
+        "incomplete",
+        "security",
+        "forbidden",
+        "too-costly",
+        "throttled",
+        "timeout",
+        "exception",
+    ];
+    let Ok(outcome) = serde_json::from_str::<Outcome>(outcome) else { return true };
+    let withholds = |issue: &Issue| {
+        let mild = matches!(issue.severity.as_deref(), Some("warning" | "information"));
+        !mild || issue.code.as_deref().is_none_or(|code| MISSING.contains(&code))
+    };
+    outcome.issue.is_empty() || outcome.issue.iter().any(withholds)
 }
 
 /// The same bundle entry by entry; what is no entry is counted.
@@ -266,6 +300,33 @@ mod tests {
         assert_eq!(kinds, [("L-1", false), ("9", true)]);
         assert!(page.resources[0].json.get().contains("1.10"));
         assert_eq!((page.next.as_deref(), page.withheld, page.unreadable), (Some("b?x=%3D%3D"), 1, 2));
+    }
+
+    #[test]
+    fn a_remark_beside_the_results_is_not_taken_for_missing_ones() {
+        let check = |issues: &str, expected: usize| {
+            let body = format!(
+                r#"{{"resourceType":"Bundle","entry":[{{"search":{{"mode":"outcome"}},
+                "resource":{{"resourceType":"OperationOutcome","issue":{issues}}}}}]}}"#
+            );
+            let page = read_page(body.as_bytes()).expect("a page");
+            assert_eq!((page.withheld, page.resources.len()), (expected, 0), "{issues}");
+        };
+        let nothing_found =
+            r#"[{"severity":"warning","code":"not-found","details":{"coding":[{"code":"4101"}]}}]"#;
+        check(nothing_found, 0);
+        check(
+            r#"[{"severity":"information","code":"informational"},{"severity":"warning","code":"processing"}]"#,
+            0,
+        );
+        check(r#"[{"severity":"warning","code":"suppressed"}]"#, 1);
+        check(
+            r#"[{"severity":"information","code":"informational"},{"severity":"warning","code":"incomplete"}]"#,
+            1,
+        );
+        check(r#"[{"severity":"error","code":"processing"}]"#, 1);
+        check(r#"[{"severity":"warning"}]"#, 1);
+        check("[]", 1);
     }
 
     #[test]

@@ -331,7 +331,8 @@ impl Bench {
             clock,
             random: Random::system(),
             authorities,
-            pulls: PullSettings { at_once: pulls, ..PullSettings::default() },
+            // What a pull costs is measured, not how polite it is.
+            pulls: PullSettings { at_once: pulls, rate: 100_000, burst: 100_000, ..PullSettings::default() },
         };
         let config = Config::load(&layers).unwrap_or_else(|errors| panic!("{errors}"));
         let app = App::build(config, ground).await.expect("the appliance is built");
