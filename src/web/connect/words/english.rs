@@ -345,22 +345,25 @@ fn record_kind(kind: &str) -> &'static str {
         "AllergyIntolerance" => "Allergies",
         "Appointment" | "Schedule" | "Slot" => "Appointments",
         "CarePlan" => "Care plans",
-        "CareTeam" | "Practitioner" | "PractitionerRole" => "Your care team",
+        "Binary" => "Files of documents",
+        "CareTeam" => "Your care team",
+        "Practitioner" | "PractitionerRole" => "Doctors and staff",
         "Claim" | "Coverage" | "ExplanationOfBenefit" | "InsurancePlan" => "Insurance",
         "Condition" => "Conditions",
         "Device" => "Implants and devices",
         "DiagnosticReport" => "Reports",
-        "Binary" | "DocumentReference" | "Media" => "Documents and notes",
+        "DocumentReference" | "Media" => "Documents and notes",
         "Encounter" => "Visits",
         "FamilyMemberHistory" => "Family history",
         "Goal" => "Goals",
         "Immunization" => "Vaccines",
-        "Location" | "Organization" => "Places of care",
-        "Medication"
-        | "MedicationAdministration"
-        | "MedicationDispense"
-        | "MedicationRequest"
-        | "MedicationStatement" => "Medicines",
+        "Location" => "Places of care",
+        "Organization" => "Clinics and hospitals",
+        "Provenance" => "Where records come from",
+        "Medication" => "Details of medicines",
+        "MedicationAdministration" | "MedicationDispense" | "MedicationRequest" | "MedicationStatement" => {
+            "Medicines"
+        }
         "Observation" => "Results and measurements",
         "laboratory" => "Lab results",
         "vital-signs" => "Vital signs",
@@ -372,5 +375,23 @@ fn record_kind(kind: &str) -> &'static str {
         "ServiceRequest" => "Orders",
         "Specimen" => "Samples",
         _ => "Other records",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smart::RESOURCE_TYPES;
+
+    #[test]
+    fn no_two_kinds_that_are_listed_have_the_same_name() {
+        let besides = ["Binary", "Location", "Medication", "Organization", "Practitioner", "Provenance"];
+        let kinds = RESOURCE_TYPES.iter().copied().chain(besides);
+        let mut names: Vec<&str> = kinds.map(record_kind).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        assert!(!names.contains(&"Other records"));
     }
 }
