@@ -96,6 +96,10 @@ impl Once {
         patient: PatientKey,
     ) -> Result<(), StoreError> {
         let Self(Some(once)) = self else { return Ok(()) };
+        // Another request has used the key meanwhile: its answer stays.
+        if matches!(once.before(change), Err(OnceError::OtherRequest)) {
+            return Ok(());
+        }
         match once.keep(change, text_of(done), Some(patient)) {
             Err(OnceError::Store(error)) => Err(error),
             Ok(()) | Err(OnceError::OtherRequest | OnceError::Erased | OnceError::TooMany) => Ok(()),

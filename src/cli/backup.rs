@@ -119,10 +119,7 @@ pub async fn restore(layers: Layers, arguments: Restore, json: bool) -> Result<(
     let Restore { file, yes } = arguments;
     let opening = opening(&config)?;
     let aside = if opening.path.exists() {
-        // Whoever uses it holds it; what does not open may be the reason for all this.
-        if let Err(error @ OpenError::InUse(_)) = Store::open(&opening, Random::system()).map(drop) {
-            return Err(Failure::Server(error.to_string()));
-        }
+        drop(unused(&opening)?);
         if !yes {
             return Err(Failure::Failed(format!(
                 "there is a database at `{}` already, and nothing was changed; with `--yes` it is moved aside, not removed",
@@ -132,11 +129,14 @@ pub async fn restore(layers: Layers, arguments: Restore, json: bool) -> Result<(
         // First, so that a backup that is of no use moves nothing.
         let (path, key) = (file.clone(), opening.master_key.clone());
         watched("checking", move |progress| Store::check_backup(&path, &key, progress)).await?;
+        // Held until it has been moved: a server that started meanwhile would go on writing into it.
+        let held = unused(&opening)?;
         let plain = Clock::machine().now().to_string().replace([':', '-'], "");
         let aside = opening.path.with_extension(format!("before-restore-{plain}.redb"));
         std::fs::rename(&opening.path, &aside).map_err(|cause| {
             Failure::Failed(format!("`{}` cannot be moved aside: {cause}", opening.path.display()))
         })?;
+        drop(held);
         Some(aside)
     } else {
         init::make_folder(&config.data_dir)?;
@@ -170,6 +170,16 @@ pub async fn restore(layers: Layers, arguments: Restore, json: bool) -> Result<(
          hospitals: those patients are asked to connect again",
     );
     Ok(())
+}
+
+/// Makes sure that nobody uses a store, as long as what is returned lives. What does not open may be the reason for all
+/// this, and is held by nobody.
+fn unused(opening: &Opening) -> Result<Option<Store>, Failure> {
+    match Store::open(opening, Random::system()) {
+        Ok(store) => Ok(Some(store)),
+        Err(error @ OpenError::InUse(_)) => Err(Failure::Server(error.to_string())),
+        Err(_) => Ok(None),
+    }
 }
 
 /// How the store of a configuration is opened.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -37,11 +37,11 @@ pub(super) enum Found {
 }
 
 impl Unfinished {
-    /// Opens a run's file, of which `length` bytes count. With none, it begins.
-    pub(super) fn open(folder: &Path, name: &str, length: u64, gzip: bool) -> io::Result<Found> {
-        let (path, place) = (folder.join(format!(".{name}.partial")), folder.join(name));
-        let opened =
-            OpenOptions::new().write(true).create(length == 0).truncate(false).mode(MODE).open(&path);
+    /// Opens a run's file, of which `length` bytes count. With none, it begins. `tag` tells exports of one name apart, so
+    /// that what one has left is not another's.
+    pub(super) fn open(folder: &Path, name: &str, tag: &str, length: u64, gzip: bool) -> io::Result<Found> {
+        let (path, place) = (folder.join(format!(".{name}.{tag}.partial")), folder.join(name));
+        let opened = if length == 0 { begin(&path) } else { go_on(&path) };
         let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
@@ -98,13 +98,35 @@ impl Unfinished {
         self.file.sync_data()
     }
 
-    /// Brings the whole file to its place.
+    /// Brings the whole file to its place. Nothing that stands there is replaced: somebody may be about to read it.
     pub(super) fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
+        if self.place.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         fs::rename(&self.path, &self.place)?;
         let folder = self.place.parent().unwrap_or(Path::new("/"));
         File::open(folder)?.sync_all()
     }
+}
+
+/// A new file, whatever stands there: another's, or a link that leads elsewhere.
+fn begin(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+    // A service's own mask would take the group's right away.
+    file.set_permissions(fs::Permissions::from_mode(MODE))?;
+    Ok(file)
+}
+
+fn go_on(path: &Path) -> io::Result<File> {
+    if !path.symlink_metadata()?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    OpenOptions::new().write(true).open(path)
 }
 
 #[cfg(test)]
@@ -114,7 +136,7 @@ mod tests {
     use std::io::Read as _;
 
     fn open(folder: &Path, length: u64, gzip: bool) -> Unfinished {
-        match Unfinished::open(folder, "x.ndjson", length, gzip).expect("opened") {
+        match Unfinished::open(folder, "x.ndjson", "t", length, gzip).expect("opened") {
             Found::Unfinished(file) => *file,
             found @ (Found::InPlace | Found::Gone) => panic!("{found:?}"),
         }
@@ -148,11 +170,35 @@ mod tests {
                 text = String::from_utf8(bytes).expect("text");
             }
             assert_eq!(text, "amy 1\namy 2\ncid 1\n");
-            let found = Unfinished::open(folder.path(), "x.ndjson", length, gzip).expect("looked");
+            let found = Unfinished::open(folder.path(), "x.ndjson", "t", length, gzip).expect("looked");
             assert!(matches!(found, Found::InPlace), "a crash after the renaming");
-            let found = Unfinished::open(folder.path(), "x.ndjson", length + 1, gzip).expect("looked");
+            let found = Unfinished::open(folder.path(), "x.ndjson", "t", length + 1, gzip).expect("looked");
             assert!(matches!(found, Found::Gone));
-            assert!(Unfinished::open(&folder.path().join("none"), "x", 0, gzip).is_err());
+            assert!(Unfinished::open(&folder.path().join("none"), "x", "t", 0, gzip).is_err());
         }
+    }
+
+    #[test]
+    fn what_stands_in_the_folder_is_neither_followed_nor_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "keep me").expect("written");
+        let partial = folder.path().join(".x.ndjson.t.partial");
+        std::os::unix::fs::symlink(&precious, &partial).expect("a link");
+        let mut file = open(folder.path(), 0, false);
+        file.write(b"amy 1\n").expect("written");
+        let length = file.end_patient().expect("written");
+        drop(file);
+        assert_eq!(fs::read_to_string(&precious).expect("a file"), "keep me");
+        let mode = fs::metadata(&partial).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, MODE, "also where the mask says otherwise");
+        fs::write(folder.path().join("x.ndjson"), "delivered").expect("written");
+        let error = open(folder.path(), length, false).finish().expect_err("refused");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        fs::remove_file(&partial).expect("removed");
+        std::os::unix::fs::symlink(&precious, &partial).expect("a link");
+        fs::remove_file(folder.path().join("x.ndjson")).expect("removed");
+        let found = Unfinished::open(folder.path(), "x.ndjson", "t", length, false).expect("looked");
+        assert!(matches!(found, Found::Gone), "a link is nothing of ours");
     }
 }

@@ -1,7 +1,9 @@
 //! A run from its beginning to its end, from wherever it is.
 
 use std::io;
+use std::path::Path;
 
+use crate::crypto::base64url;
 use crate::exports::file::{Found, Unfinished};
 use crate::exports::{
     Ahead, Export, ExportRun, Exports, MOST_RUNS, RUNS, RunState, export_key, latest, lock, marks, run_key,
@@ -198,9 +200,12 @@ impl Work<'_> {
         loop {
             let settings = &self.export.settings;
             let (folder, name) = (settings.directory.clone(), self.run.file.clone());
-            let (length, gzip) = (self.run.bytes, settings.gzip);
-            let found =
-                tokio::task::spawn_blocking(move || Unfinished::open(&folder, &name, length, gzip)).await;
+            // As it was begun, whatever the setting is by now.
+            let (length, gzip) =
+                (self.run.bytes, Path::new(&name).extension().is_some_and(|ending| ending == "gz"));
+            let tag = base64url(&self.key[..4]);
+            let opened = move || Unfinished::open(&folder, &name, &tag, length, gzip);
+            let found = tokio::task::spawn_blocking(opened).await;
             match found.map_err(io::Error::other)?? {
                 Found::Unfinished(file) => return Ok(Some(*file)),
                 Found::InPlace if self.run.state == RunState::Finishing => return Ok(None),

@@ -89,6 +89,19 @@ impl Note {
     }
 }
 
+/// What nginx writes for a caller that has left before the answer; nobody is sent it.
+const LEFT: u16 = 499;
+
+impl Drop for Note {
+    /// The caller left while the EHR was asked: that is an access all the same.
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            self.record(LEFT);
+            self.log(LEFT, 0, "the caller left");
+        }
+    }
+}
+
 /// The body.
 #[derive(Debug)]
 pub(super) struct Relay {

@@ -1,12 +1,16 @@
 //! What a resource points at: other resources, and attachments. Addresses only come out of here as places below the FHIR
 //! base that the token belongs to.
 
+use std::collections::HashSet;
+
 use memchr::memmem;
 use serde::Deserialize;
 use url::Url;
 
 use crate::smart::FhirBaseUrl;
 
+/// No resource refers to more than this in earnest.
+const MOST: usize = 10_000;
 /// The longest address that is looked at.
 const LONGEST: usize = 2048;
 
@@ -37,16 +41,17 @@ pub enum Place {
 
 /// The resources of these types that a resource refers to, as type and id.
 pub fn references<'t>(json: &str, base: &FhirBaseUrl, types: &[&'t str]) -> Vec<(&'t str, String)> {
-    let mut found = Vec::new();
+    let mut found: Vec<(&str, String)> = Vec::new();
     if types.is_empty() {
         return found;
     }
+    let mut known = HashSet::new();
     for at in memmem::find_iter(json.as_bytes(), b"\"reference\"") {
         let Some(text) = string_after(&json[at + 11..]) else { continue };
         let Some((resource_type, id)) = below(&text, base) else { continue };
-        let Some(known) = types.iter().find(|known| **known == resource_type) else { continue };
-        if !found.iter().any(|(kind, other)| kind == known && *other == id) {
-            found.push((*known, id));
+        let Some(kind) = types.iter().find(|known| **known == resource_type) else { continue };
+        if found.len() < MOST && known.insert((*kind, id.clone())) {
+            found.push((*kind, id));
         }
     }
     found

@@ -164,8 +164,7 @@ impl Store {
 
     fn write_to(&self, path: &Path, now: Timestamp, progress: &BackupProgress) -> Result<u64, BackupError> {
         let failed = |cause| file_error(path, "written")(cause);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-        let file = file.map_err(failed)?;
+        let file = new_file(path).map_err(failed)?;
         let mut out =
             Digested { inner: BufWriter::with_capacity(BUFFER, file), digester: Digester::default() };
         let transaction = self.0.database.begin_read().map_err(|error| StoreError::storage(&error))?;
@@ -248,8 +247,7 @@ impl Store {
 }
 
 fn load(from: &Path, to: &Path, cache: usize, progress: &BackupProgress) -> Result<(), BackupError> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(to);
-    let file = file.map_err(file_error(to, "written"))?;
+    let file = new_file(to).map_err(file_error(to, "written"))?;
     let backend = redb::backends::FileBackend::new(file).map_err(|error| StoreError::storage(&error))?;
     let mut builder = Database::builder();
     builder.set_cache_size(cache);
@@ -519,7 +517,20 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// A new file that only its owner can read, whatever an earlier try has left there, or a link that leads elsewhere.
+fn new_file(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Nothing is replaced that has come there meanwhile.
 fn put_in_place(partial: &Path, path: &Path) -> io::Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
     std::fs::rename(partial, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()

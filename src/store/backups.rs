@@ -155,7 +155,9 @@ impl Backups {
 
     /// The newest backup in the folder: when it was made, by its name.
     pub fn newest(&self) -> Option<Timestamp> {
-        self.usual_ones().last().map(|(at, _)| *at)
+        // One from the future was made while the clock was wrong, and says nothing.
+        let now = self.clock.now();
+        self.usual_ones().into_iter().map(|(at, _)| at).rfind(|at| *at <= now)
     }
 
     /// Starts the schedule, if there is one; it ends with the signal to stop.
@@ -166,9 +168,7 @@ impl Backups {
             let mut not_before = Timestamp::from_millis(0);
             while !this.shutdown.is_triggered() {
                 let now = this.clock.now();
-                // One from the future was made while the clock was wrong, and says nothing.
-                let newest = this.newest().filter(|newest| *newest <= now);
-                if newest.is_none_or(|newest| now.since(newest) >= every) && now >= not_before {
+                if this.newest().is_none_or(|newest| now.since(newest) >= every) && now >= not_before {
                     this.begin(None);
                     not_before = now.after(AGAIN_AFTER.min(every));
                 }
@@ -207,7 +207,9 @@ impl Backups {
                 let _ = std::fs::remove_file(&path);
             }
         }
-        let all = self.usual_ones();
+        // One from the future takes the place of none of the others, and is left for a person to look at.
+        let now = self.clock.now();
+        let all: Vec<_> = self.usual_ones().into_iter().filter(|(at, _)| *at <= now).collect();
         let surplus = all.len().saturating_sub(self.schedule.keep.max(1));
         for (_, path) in &all[..surplus] {
             match std::fs::remove_file(path) {

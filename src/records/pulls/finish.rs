@@ -201,7 +201,7 @@ fn conclude_companions(report: &mut TypeReport) {
 
 /// Whether everything that the server has of a type is known: nothing was held back, and no search was refused.
 fn is_complete(report: &TypeReport) -> bool {
-    report.state == TypeState::Ok && report.note.is_none()
+    report.state == TypeState::Ok && report.note.is_none() && !report.narrowed
 }
 
 /// Looks at everything that is kept of a connection.

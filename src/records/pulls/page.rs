@@ -24,9 +24,13 @@ pub(super) struct Came {
     pub days: Vec<String>,
     /// What the resources name, with the place of the one that does.
     named: Vec<(usize, [u8; 16], Reference)>,
+    known: HashSet<[u8; 16]>,
     files: Files,
     companions: Vec<(String, [u8; 16])>,
 }
+
+/// References and attachments of one page.
+const MOST_NAMED: usize = 20_000;
 
 /// Attachments that are not going to be read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +62,7 @@ impl Came {
             note: PageNote { link, ..PageNote::default() },
             days: Vec::new(),
             named: Vec::new(),
+            known: HashSet::new(),
             files: Files::default(),
             companions: Vec::new(),
         };
@@ -83,7 +88,8 @@ impl Came {
         let vault = turn.run.pulls.0.store.vault();
         for (kind, id) in references(resource.json.get(), &turn.access.base, &turn.referenced) {
             let digest = name_digest(vault, kind, &id);
-            if self.named.iter().any(|(_, known, _)| *known == digest) {
+            // What one page can name beyond this is no record's doing.
+            if self.named.len() >= MOST_NAMED || !self.known.insert(digest) {
                 continue;
             }
             let reference = Reference { resource_type: kind.to_owned(), id, attachment: None, done: false };
@@ -99,6 +105,7 @@ impl Came {
                 Place::OnDemand => self.files.on_demand += 1,
                 Place::Elsewhere => self.files.elsewhere += 1,
                 Place::Binary { .. } if !turn.attachments_shared => self.files.not_shared += 1,
+                Place::Binary { .. } if self.named.len() >= MOST_NAMED => {}
                 Place::Binary { id, address } => {
                     let digest = name_digest(vault, BINARY, &id);
                     let attachment = Some((address, file.content_type));
@@ -129,11 +136,10 @@ impl Came {
             let mut noted = 0;
             let mut left = 0;
             for (at, digest, reference) in self.named {
-                if !is_worth_reading(change, &connection, digest, &reference, kept[at], full)? {
-                    continue;
-                }
+                // Nothing is looked up for what is not going to be read.
                 if noted >= room {
                     left += 1;
+                } else if !is_worth_reading(change, &connection, digest, &reference, kept[at], full)? {
                 } else if progress::want(change, id, digest, &reference)? {
                     noted += 1;
                 }

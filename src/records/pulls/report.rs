@@ -91,6 +91,10 @@ pub struct TypeReport {
     /// Only what was changed after this time was read, and the rest is known from before.
     #[serde(default)]
     pub changed_since: Option<Timestamp>,
+    /// The server refused the widest search, and narrower ones were sent instead: what is not among their results may be there
+    /// all the same.
+    #[serde(default)]
+    pub narrowed: bool,
     /// The type is known in full as it was at this time; later pulls may read only what has changed since.
     #[serde(default)]
     pub known_as_of: Option<Timestamp>,
@@ -111,6 +115,7 @@ impl TypeReport {
             oldest: None,
             newest: None,
             changed_since: None,
+            narrowed: false,
             known_as_of: None,
         }
     }

@@ -67,7 +67,7 @@ impl<'t> Walk<'t> {
             walk.progress = known;
         } else {
             walk.go_on_from_before();
-            walk.take_way(walk.known_way());
+            walk.take_way(walk.first_way());
         }
         walk
     }
@@ -378,6 +378,14 @@ impl<'t> Walk<'t> {
         self.plan.map(|plan| plan.ways(self.turn.provenance_shared)).unwrap_or_default()
     }
 
+    /// The way to begin with. What one patient's search was refused for may be that patient's own, so reading in full tries
+    /// the widest again.
+    fn first_way(&self) -> usize {
+        let (ways, known) = (self.ways(), self.known_way());
+        let narrow = |way: &Way| ways.first().is_some_and(|widest| widest.queries != way.queries);
+        if self.turn.begun.full && ways.get(known).is_some_and(narrow) { 0 } else { known }
+    }
+
     /// The way that the source took last time.
     fn known_way(&self) -> usize {
         let key = (self.turn.run.connection.source, self.resource_type, self.turn.provenance_shared);
@@ -398,6 +406,7 @@ impl<'t> Walk<'t> {
         self.progress.way = number.min(ways.len() - 1);
         self.progress.next = None;
         self.progress.todo = searches(way, self.turn.run.ehr_patient());
+        self.progress.report.narrowed = ways.first().is_some_and(|widest| widest.queries != way.queries);
         if let Some(since) = self.progress.report.changed_since {
             let window = Some((since, self.horizon()));
             self.progress.todo.iter_mut().for_each(|search| search.window = window);
