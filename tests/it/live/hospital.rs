@@ -377,3 +377,47 @@ async fn every_access_is_noted_once_and_without_what_was_read() {
     let (kept, _) = told(patient).await;
     assert_eq!(kept, [row("page", "Condition,Goal", 200), row("export", "*", 200)]);
 }
+
+#[tokio::test]
+async fn an_access_whose_caller_leaves_before_the_answer_is_noted_too() {
+    let app = TestApp::start().await;
+    let user = app.hospital.users()[0].clone();
+    let connection = app.connected("amy-7", &user.username).await;
+    app.hospital.faults(json!({"fhir": {"Goal": {"status": "hang"}}})).await;
+    let url = format!("{}/fhir/{connection}/Goal?patient={}", app.origin, user.patient);
+    let noted = || {
+        let of = |line: &&str| line.contains("the caller left") && line.contains(&connection);
+        logged().lines().filter(of).count()
+    };
+    {
+        let asking = get(&app, &url);
+        let asked = async {
+            let before = app.hospital.log("fhir").await.len();
+            while app.hospital.log("fhir").await.len() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            answer = asking => panic!("the hospital hangs: {}", answer.status),
+            () = asked => {}
+        }
+    }
+    let written = async {
+        while noted() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written).await.expect("noted");
+    let told = async {
+        loop {
+            let command = Command::Accesses { subject: AccessesOf::Connection(connection.clone()), most: 10 };
+            let told = control::execute(app.app().parts(), command).await.expect("told");
+            if let Some(row) = told.as_array().and_then(|rows| rows.first()) {
+                return row.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let row = tokio::time::timeout(Duration::from_secs(20), told).await.expect("on disk");
+    assert_eq!((&row["type"], &row["status"]), (&json!("Goal"), &json!(499)));
+}
