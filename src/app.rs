@@ -22,7 +22,7 @@ use crate::directory::{
     Directory, DirectoryError, FreshList, LaunchTarget, NewEhrClient, NewSource, SourceRequests,
 };
 use crate::events::{Accesses, Outbox, WebhookSettings, Webhooks};
-use crate::exports::{ExportSettings, Exports};
+use crate::exports::Exports;
 use crate::fhir::{LiveRequest, Proxy, ProxySettings, Refusal};
 use crate::grants::{Announcements, Grants};
 use crate::http::{
@@ -256,7 +256,7 @@ impl App {
             store.clone(),
             clock.clone(),
             workspaces.clone(),
-            exports(&config),
+            config.exports.clone(),
             shutdown.clone(),
         );
         let api_keys = ApiKeys::new(store.clone(), clock.clone(), random.clone(), shutdown.clone());
@@ -702,17 +702,6 @@ impl Parts {
     pub fn base_fits(base: &FhirBaseUrl, environment: Environment) -> bool {
         environment == Environment::Sandbox || base.origin().starts_with("https://")
     }
-}
-
-fn exports(config: &Config) -> Vec<ExportSettings> {
-    let exports = config.exports.iter().map(|export| ExportSettings {
-        name: export.name.clone(),
-        workspace: export.workspace.clone(),
-        directory: export.directory.clone(),
-        gzip: export.gzip,
-        every: export.every,
-    });
-    exports.collect()
 }
 
 fn fresh_lists(config: &Config) -> Vec<FreshList> {

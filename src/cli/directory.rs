@@ -300,15 +300,12 @@ impl Progress {
             return;
         }
         self.shown = self.done;
-        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100).min(100);
-        let filled = usize::try_from(percent / 4).unwrap_or(25);
-        let bar = format!("{}{}", "#".repeat(filled), "-".repeat(25 - filled));
         let mut err = io::stderr().lock();
         let _ = if ended {
             self.live = false;
-            writeln!(err, "\rreading [{bar}] 100%, now sorting and storing")
+            writeln!(err, "\rreading {}, now sorting and storing", output::bar(1, 1))
         } else {
-            write!(err, "\rreading [{bar}] {percent:>3}%")
+            write!(err, "\rreading {}", output::bar(self.done, self.total))
         };
         let _ = err.flush();
     }

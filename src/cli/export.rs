@@ -99,14 +99,12 @@ fn progress(run: &Json, live: bool, last: bool) {
     }
     let count = |name: &str| run[name].as_u64().unwrap_or_default();
     let (patients, expected) = (count("patients"), count("expected"));
-    let percent = (patients * 100).checked_div(expected).unwrap_or(100).min(100);
-    let filled = usize::try_from(percent / 4).unwrap_or(25);
-    let bar = format!("{}{}", "#".repeat(filled), "-".repeat(25 - filled));
+    let bar = output::bar(patients, expected);
     let (records, megabytes) = (count("records"), count("bytes") / 1_000_000);
     let mut err = io::stderr().lock();
     let _ = write!(
         err,
-        "\rexporting [{bar}] {percent:>3}%: {patients} of {expected} patients, {records} records, {megabytes} MB"
+        "\rexporting {bar}: {patients} of {expected} patients, {records} records, {megabytes} MB"
     );
     if last {
         let _ = writeln!(err);

@@ -4,6 +4,9 @@ use std::io::Write as _;
 
 use serde_json::Value as Json;
 
+/// Letters of a bar.
+const BAR: usize = 25;
+
 /// Prints one line, or several, to standard output. A reader that has gone away is no error of ours.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
@@ -17,6 +20,13 @@ pub fn json(value: &Json) {
 /// Prints progress or advice for people to standard error.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A bar for long work, with its share in percent; full when there is nothing to do.
+pub fn bar(done: u64, total: u64) -> String {
+    let share = |whole: u64| (done.min(total) * whole).checked_div(total).unwrap_or(whole);
+    let filled = usize::try_from(share(BAR as u64)).unwrap_or(BAR);
+    format!("[{:-<BAR$}] {:>3}%", "#".repeat(filled), share(100))
 }
 
 /// Prints an error.
@@ -76,5 +86,18 @@ pub fn plain(value: &Json) -> String {
         Json::Null => "-".to_owned(),
         Json::String(text) => text.clone(),
         Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_begins_empty_and_is_full_at_the_end_and_beyond() {
+        assert_eq!(bar(0, 10), format!("[{}]   0%", "-".repeat(BAR)));
+        assert_eq!(bar(10, 10), format!("[{}] 100%", "#".repeat(BAR)));
+        assert_eq!((bar(12, 10), bar(0, 0)), (bar(10, 10), bar(10, 10)));
+        assert!(bar(5, 10).starts_with(&format!("[{}-", "#".repeat(BAR / 2))));
     }
 }

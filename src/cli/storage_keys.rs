@@ -18,7 +18,6 @@ use crate::store::{HeldKeyFile, KeyFileError, MasterKey, MasterKeyFile};
 const LOOK: Duration = Duration::from_millis(200);
 /// How many looks lie between two lines of progress where nobody watches.
 const LOOKS_A_LINE: u32 = 5;
-const BAR: usize = 40;
 
 /// Changes the master key. The steps are such that a key that opens the store is on disk, in the configured file or beside
 /// it (or where `named` says), whenever this is interrupted. No other command touches the files meanwhile.
@@ -305,13 +304,7 @@ fn bar(progress: &Json) -> String {
     let count = |name: &str| progress[name].as_u64().unwrap_or(0);
     let (total, stage) = (count("total").max(1), progress["stage"].as_str().unwrap_or_default());
     let passed = if matches!(stage, "renewing" | "checking") { count("passed").min(total) } else { total };
-    let share = |whole: usize| usize::try_from(passed * whole as u64 / total).unwrap_or(whole);
-    format!(
-        "[{:BAR$}] {:3}%  {} rows sealed anew, {stage}      ",
-        "#".repeat(share(BAR)),
-        share(100),
-        count("renewed")
-    )
+    format!("{}  {} rows sealed anew, {stage}      ", output::bar(passed, total), count("renewed"))
 }
 
 /// Says how far a change of the data key is.

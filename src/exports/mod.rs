@@ -9,7 +9,6 @@ mod file;
 mod marks;
 mod run;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::ExportSettings;
 use crate::id::{Id as _, PatientKey, WorkspaceId};
 use crate::shutdown::Shutdown;
 use crate::store::{Range, Reader, Store, StoreError, Table, Vault, json_value};
@@ -29,21 +29,6 @@ const MOST_RUNS: usize = 100;
 /// After a run that could not go on, doubled each time.
 const FIRST_REST: Duration = Duration::from_mins(1);
 const LONGEST_REST: Duration = Duration::from_hours(1);
-
-/// What is exported, and where to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExportSettings {
-    /// Unique.
-    pub name: String,
-    /// Whose records: the workspace's name.
-    pub workspace: String,
-    /// The folder that gets a file for each run.
-    pub directory: PathBuf,
-    /// Whether files are packed.
-    pub gzip: bool,
-    /// How often it is looked whether something has changed.
-    pub every: Duration,
-}
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use crate::grants::{Connection, ConnectionStatus, Grants, due};
 use crate::id::{ConnectionId, Id as _};
 use crate::outbound::Reach;
 use crate::smart::token_response::{RefreshToken, TokenResponse};
-use crate::smart::{Pace, Registration, TokenFailure};
+use crate::smart::{Registration, TokenFailure, Urgency};
 use crate::store::{Change, Mark, Reader, StoreError, View};
 
 /// After a failed scheduled refresh the grant comes due again after this, doubling up to the longest.
@@ -110,8 +110,8 @@ impl Grants {
         }
         self.step(RefreshStep::Asking, id);
         // Hardly anybody waits for the schedule: only who needs this very grant just now.
-        let pace = if wish.by == RefreshedBy::Schedule { Pace::InBulk } else { Pace::AtOnce };
-        let answer = self.ask(id, &grant, (&registration, server.reach), &refresh_token, pace).await;
+        let urgency = if wish.by == RefreshedBy::Schedule { Urgency::InBulk } else { Urgency::AtOnce };
+        let answer = self.ask(id, &grant, (&registration, server.reach), &refresh_token, urgency).await;
         self.step(RefreshStep::Answered, id);
         match answer {
             Ok((tokens, used)) => {
@@ -129,10 +129,10 @@ impl Grants {
         grant: &Grant,
         (registration, reach): (&Registration, Reach),
         refresh_token: &RefreshToken,
-        pace: Pace,
+        urgency: Urgency,
     ) -> Result<(TokenResponse, RefreshToken), TokenFailure> {
         let tokens = &self.0.tokens;
-        let answer = tokens.refresh(&grant.token_server, registration, reach, refresh_token, pace).await;
+        let answer = tokens.refresh(&grant.token_server, registration, reach, refresh_token, urgency).await;
         let failure = match answer {
             Ok(answer) => return Ok((answer, refresh_token.clone())),
             Err(failure) => failure,
@@ -144,7 +144,9 @@ impl Grants {
             Some(superseded)
                 if verdict(&failure) == Verdict::Ended && self.still_holds(id, refresh_token).await =>
             {
-                match tokens.refresh(&grant.token_server, registration, reach, superseded, Pace::AtOnce).await
+                match tokens
+                    .refresh(&grant.token_server, registration, reach, superseded, Urgency::AtOnce)
+                    .await
                 {
                     Ok(answer) => Ok((answer, superseded.clone())),
                     Err(second) if verdict(&second) == Verdict::Nothing => Err(second),

@@ -32,5 +32,5 @@ pub use patient::EhrPatientId;
 pub use scopes::{RESOURCE_TYPES, patient_words};
 pub use server::{EhrServer, Registration};
 pub use skew::{ClockSkews, Skew};
-pub use tokens::{Pace, TokenClient, TokenFailure, Unwanted};
+pub use tokens::{TokenClient, TokenFailure, Unwanted, Urgency};
 pub use url::FhirBaseUrl;

@@ -73,7 +73,7 @@ pub enum Unwanted<'t> {
 
 /// How a request is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum Urgency {
     /// Somebody waits for it.
     AtOnce,
     /// One of many, with those that are ready at about the same time.
@@ -134,11 +134,11 @@ impl TokenClient {
         registration: &Registration,
         reach: Reach,
         refresh_token: &RefreshToken,
-        pace: Pace,
+        urgency: Urgency,
     ) -> Result<TokenResponse, TokenFailure> {
         let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
         let url = server.endpoint.url();
-        let reply = self.post_at(pace, url, server, registration, reach, &fields).await?;
+        let reply = self.post_with(urgency, url, server, registration, reach, &fields).await?;
         read(&reply, self.clock.now())
     }
 
@@ -192,12 +192,12 @@ impl TokenClient {
         reach: Reach,
         fields: &[(&str, &str)],
     ) -> Result<Reply, TokenFailure> {
-        self.post_at(Pace::AtOnce, url, server, registration, reach, fields).await
+        self.post_with(Urgency::AtOnce, url, server, registration, reach, fields).await
     }
 
-    async fn post_at(
+    async fn post_with(
         &self,
-        pace: Pace,
+        urgency: Urgency,
         url: &url::Url,
         server: &TokenServer,
         registration: &Registration,
@@ -210,7 +210,7 @@ impl TokenClient {
         let mut basic = None;
         match registration.auth {
             AuthMethod::PrivateKeyJwt => {
-                assertion = self.assertion(pace, url, server, registration).await?;
+                assertion = self.assertion(urgency, url, server, registration).await?;
                 if server.send_client_id {
                     fields.push(("client_id", client_id));
                 }
@@ -239,7 +239,7 @@ impl TokenClient {
     /// A new assertion for this one request: servers refuse a `jti` they have seen.
     async fn assertion(
         &self,
-        pace: Pace,
+        urgency: Urgency,
         url: &url::Url,
         server: &TokenServer,
         registration: &Registration,
@@ -253,9 +253,9 @@ impl TokenClient {
         let sign = move |key: &KeyPair| {
             client_assertion(key, &client_id, &audience, skews.time_at(&url, &clock), &random)
         };
-        match pace {
-            Pace::AtOnce => self.keys.sign(algorithm, sign).await,
-            Pace::InBulk => self.keys.sign_in_bulk(algorithm, sign).await,
+        match urgency {
+            Urgency::AtOnce => self.keys.sign(algorithm, sign).await,
+            Urgency::InBulk => self.keys.sign_in_bulk(algorithm, sign).await,
         }
     }
 }

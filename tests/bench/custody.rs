@@ -12,7 +12,7 @@ use crate::commits;
 use crate::support::{
     Bench, Stopwatch, Stored, Table, committed, computed, cores, fill, float, resident, say, sign,
 };
-use crate::token_stub::TokenStub;
+use crate::token_endpoint::TokenEndpoint;
 
 const DUE: usize = 5_000;
 const FEW: u64 = 1_000;
@@ -45,8 +45,8 @@ struct Round {
 }
 
 async fn round(table: &mut Table, others: u64) -> Round {
-    let stub = TokenStub::start();
-    let bench = Bench::trusting(None, 0, Some(stub.authority.clone())).await;
+    let endpoint = TokenEndpoint::start();
+    let bench = Bench::trusting(None, 0, Some(endpoint.authority.clone())).await;
     let parts = bench.app.parts();
     let now = parts.clock.now();
     let source = parts.directory.source(bench.source).expect("a source");
@@ -64,7 +64,7 @@ async fn round(table: &mut Table, others: u64) -> Round {
     let due = Stored {
         expires_at: now.before(Duration::from_hours(24 * 25)),
         due_at: now.before(Duration::from_hours(1)),
-        token_endpoint: Some(stub.endpoint.clone().leak()),
+        token_endpoint: Some(endpoint.url.clone().leak()),
         ..as_
     };
 

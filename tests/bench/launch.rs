@@ -12,16 +12,16 @@ mod proxy;
 mod pull;
 mod start;
 mod support;
-mod token_stub;
+mod token_endpoint;
 mod webhooks;
 
 use support::{Stopwatch, Table, say};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == token_stub::ARGUMENT) {
+    if arguments.iter().any(|argument| argument == token_endpoint::ARGUMENT) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread");
-        return runtime.block_on(token_stub::serve());
+        return runtime.block_on(token_endpoint::serve());
     }
     // `cargo test --all-targets` starts benches too, without this argument; nothing here is a test.
     if !arguments.iter().any(|argument| argument == "--bench") {

@@ -1,7 +1,6 @@
 //! What the records of a patient name and what is read once each: attachments of documents, and the medications, people,
 //! organizations and places that are referred to.
 
-use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use crate::crypto::base64;
@@ -13,7 +12,7 @@ use crate::records::plans::escaped;
 use crate::records::pulls::page::BINARY;
 use crate::records::pulls::progress::{self, Reference, TypeProgress};
 use crate::records::pulls::report::{TypeReport, TypeState};
-use crate::records::pulls::run::{Stop, Turn};
+use crate::records::pulls::run::{Stop, Turn, all_of};
 use crate::records::stored::{self, Kept, name_digest};
 use crate::store::{Change, StoreError};
 
@@ -45,19 +44,7 @@ impl Turn<'_> {
                 let more = batch.len() == BATCH;
                 let reads: Vec<_> =
                     batch.into_iter().map(|(digest, one)| self.read_one(digest, one)).collect();
-                let parallel = self.run.pulls.0.settings.parallel_per_source;
-                let mut reading = futures_util::stream::iter(reads).buffer_unordered(parallel);
-                let mut stopped = None;
-                while let Some(read) = reading.next().await {
-                    match read {
-                        Err(Stop::Turn) => stopped = stopped.or(Some(Stop::Turn)),
-                        Err(stop) => return Err(stop),
-                        Ok(()) => {}
-                    }
-                }
-                if let Some(stop) = stopped {
-                    return Err(stop);
-                }
+                all_of(reads, self.run.pulls.0.settings.parallel_per_source).await?;
                 beyond = last;
                 if !more {
                     break;

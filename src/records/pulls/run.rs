@@ -112,6 +112,24 @@ fn granted(connection: &Connection) -> ScopeSet {
     ScopeSet::parse(&connection.scopes.join(" "))
 }
 
+/// Reads a few at once, to the end of all of them: who is on the way to a page arrives there, also when the turn of the others
+/// is over. Anything else that stops one stops all.
+pub(super) async fn all_of(
+    reads: Vec<impl Future<Output = Result<(), Stop>>>,
+    parallel: usize,
+) -> Result<(), Stop> {
+    let mut reading = futures_util::stream::iter(reads).buffer_unordered(parallel);
+    let mut stopped = Ok(());
+    while let Some(read) = reading.next().await {
+        match read {
+            Err(Stop::Turn) => stopped = Err(Stop::Turn),
+            Err(stop) => return Err(stop),
+            Ok(()) => {}
+        }
+    }
+    stopped
+}
+
 /// Whether the granted scopes let a type be read at all, and with these permissions.
 fn may(granted: &ScopeSet, resource_type: &str, permissions: Permissions) -> bool {
     granted.resources().any(|scope| {
@@ -252,22 +270,8 @@ impl Run {
             walk.go().await?;
         }
         let reads: Vec<_> = rest.into_iter().map(Walk::go).collect();
-        let mut reading =
-            futures_util::stream::iter(reads).buffer_unordered(self.pulls.0.settings.parallel_per_source);
-        let mut stopped = None;
-        // Who is on the way to a page arrives there, whatever stops the others.
-        while let Some(read) = reading.next().await {
-            match read {
-                Err(Stop::Turn) => stopped = stopped.or(Some(Stop::Turn)),
-                Err(stop) => return Err(stop),
-                Ok(()) => {}
-            }
-        }
-        drop(reading);
-        match stopped {
-            Some(stop) => Err(stop),
-            None => turn.read_wanted().await,
-        }
+        all_of(reads, self.pulls.0.settings.parallel_per_source).await?;
+        turn.read_wanted().await
     }
 
     /// The beginning on disk, that of before or a new one, and the pull before it.

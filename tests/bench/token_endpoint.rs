@@ -16,34 +16,34 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::say;
 
-/// The argument that makes this program the stub.
-pub const ARGUMENT: &str = "--token-stub";
+/// The argument that makes this program the endpoint.
+pub const ARGUMENT: &str = "--token-endpoint";
 /// As long as Oracle Health's.
 const ACCESS_TOKEN: usize = 800;
 const REFRESH_TOKEN: usize = 260;
 
-/// A running stub.
-pub struct TokenStub {
+/// A running one.
+pub struct TokenEndpoint {
     process: Child,
-    pub endpoint: String,
+    pub url: String,
     /// Who signed its certificate, in PEM.
     pub authority: Vec<u8>,
 }
 
-impl TokenStub {
+impl TokenEndpoint {
     pub fn start() -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut process =
-            Command::new(program).arg(ARGUMENT).stdout(Stdio::piped()).spawn().expect("the stub");
+            Command::new(program).arg(ARGUMENT).stdout(Stdio::piped()).spawn().expect("the endpoint");
         let output = process.stdout.take().expect("piped");
         let said = serde_json::Deserializer::from_reader(output).into_iter::<Value>().next();
         let said = said.expect("a document").expect("JSON");
         let text = |name: &str| said[name].as_str().expect("a text").to_owned();
-        Self { process, endpoint: text("endpoint"), authority: text("authority").into_bytes() }
+        Self { process, url: text("endpoint"), authority: text("authority").into_bytes() }
     }
 }
 
-impl Drop for TokenStub {
+impl Drop for TokenEndpoint {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
